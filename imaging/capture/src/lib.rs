@@ -1,0 +1,2 @@
+//! Disk image to WIM, and WIM to disk.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Disk images and partition tables as random-access bytes.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Registry hives, read only.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Reference machines: the `VmDriver` trait, its drivers, and the ways into a guest.
