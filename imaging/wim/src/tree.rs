@@ -38,8 +38,7 @@ impl FileTime {
 
     /// From seconds and nanoseconds since 1970; clamped to what a FILETIME can hold.
     pub fn from_unix(seconds: i64, nanos: u32) -> Self {
-        let ticks =
-            i128::from(seconds) * 10_000_000 + i128::from(nanos / 100) + Self::UNIX_EPOCH;
+        let ticks = i128::from(seconds) * 10_000_000 + i128::from(nanos / 100) + Self::UNIX_EPOCH;
         Self(u64::try_from(ticks.clamp(0, i128::from(u64::MAX))).unwrap_or(u64::MAX))
     }
 
