@@ -13,11 +13,13 @@
 //! half of one. Nothing changes a checkpoint once it is there; overlays rely on it.
 
 use crate::home::{Home, write_atomically};
+use crate::plan::{CheckpointIndex, CheckpointInfo, LayerInputsRecord, LayerKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Raised when the meaning of a field changes; other formats are not reused.
 const FORMAT: u32 = 1;
@@ -201,13 +203,43 @@ pub struct History {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerHistory {
-    pub key: String,
     pub seconds: f64,
-    /// The layer's named inputs and their digests (`LayerInputsRecord`).
-    pub inputs: serde_json::Value,
+    pub made_of: LayerInputsRecord,
+}
+
+/// What `plan` asks of earlier builds.
+pub struct Index<'a> {
+    pub checkpoints: &'a Checkpoints,
+    pub home: &'a Home,
+}
+
+impl CheckpointIndex for Index<'_> {
+    fn find(&self, key: &LayerKey) -> Option<CheckpointInfo> {
+        let found = self.checkpoints.find(&key.to_string())?;
+        let created: jiff::Timestamp = found.record.created.parse().ok()?;
+        Some(CheckpointInfo {
+            created: created.into(),
+            seconds: found.record.seconds,
+            bytes: found.bytes(),
+        })
+    }
+
+    fn last_for(&self, image: &str, layer: &str) -> Option<LayerInputsRecord> {
+        History::load(self.home, image).layers.remove(layer).map(|last| last.made_of)
+    }
+
+    fn last_duration(&self, image: &str, layer: &str) -> Option<Duration> {
+        let last = History::load(self.home, image).layers.remove(layer)?;
+        Duration::try_from_secs_f64(last.seconds).ok()
+    }
 }
 
 impl History {
+    /// How long a build from nothing took, stage by stage.
+    pub fn expected_seconds(&self) -> Option<f64> {
+        (!self.stages.is_empty()).then(|| self.stages.values().sum())
+    }
+
     fn path(home: &Home, image: &str) -> PathBuf {
         let safe: String = image
             .chars()

@@ -27,9 +27,9 @@ pub const OVERHEAD_BYTES: u64 = 256 << 20;
 impl Job {
     /// The machine of the template, over the disk given, with nothing else attached.
     pub fn spec(&self, disk: PathBuf, name: &str) -> MachineSpec {
-        let machine = &self.build.machine;
+        let machine = &self.build.spec.machine;
         let mut spec = MachineSpec::new(
-            format!("{}-{}", self.build.name, self.id),
+            format!("{}-{}", self.build.spec.name, self.id),
             self.run.file(&format!("{name}-serial.log")),
         );
         spec.cpu_count = machine.cpus;
@@ -61,7 +61,7 @@ impl Job {
         };
         spec.network = device.map(|device| NetworkSpec {
             device,
-            ..NetworkSpec::forwarding(self.build.communicator.port)
+            ..NetworkSpec::forwarding(self.build.spec.communicator.port)
         });
         spec.tpm = machine.tpm.then(|| TpmSpec { state_dir: self.run.file("tpm") });
         spec.display = if self.options.vnc || machine.display == template::Display::Vnc {
@@ -74,7 +74,7 @@ impl Job {
             template::Accelerator::Tcg => Accelerator::Tcg,
             _ => Accelerator::Auto,
         };
-        spec.clock = match self.build.guest {
+        spec.clock = match self.build.spec.guest {
             template::Guest::Linux => GuestClock::Utc,
             template::Guest::Windows => GuestClock::LocalTime,
         };
@@ -90,7 +90,7 @@ impl Job {
             .enumerate()
             .map(|(index, medium)| CdromSpec {
                 medium,
-                interface: match self.build.guest {
+                interface: match self.build.spec.guest {
                     template::Guest::Linux => CdromInterface::VirtioScsi,
                     template::Guest::Windows => CdromInterface::Sata,
                 },
@@ -150,7 +150,7 @@ impl Job {
             Some(both) => both,
             None => {
                 let vm = self.driver.start(&spec, self.run.path(), StartFrom::PowerOn).await?;
-                let patience = self.build.communicator.timeout;
+                let patience = self.build.spec.communicator.timeout;
                 let guest = Guest::connect(self, vm.as_ref(), &access, patience).await?;
                 (vm, guest)
             }
@@ -202,13 +202,13 @@ impl Machine {
             .staging_dir(&job.id, key)
             .map_err(StageError::io("make a folder for a checkpoint"))?;
         let next = job.run.file(&format!("overlay-{}.qcow2", job.next_overlay()));
-        let uefi = matches!(job.build.machine.firmware, template::Firmware::Uefi);
+        let uefi = matches!(job.build.spec.machine.firmware, template::Firmware::Uefi);
         let request = CheckpointRequest {
             new_overlays: vec![next],
             backing_names: Some(vec![job.checkpoints.disk_path(key)]),
             memory_state: job.options.keep_memory.then(|| staging.join(checkpoint::MEMORY)),
             uefi_variables: uefi.then(|| staging.join(checkpoint::UEFI_VARIABLES)),
-            tpm_state: job.build.machine.tpm.then(|| staging.join(checkpoint::TPM)),
+            tpm_state: job.build.spec.machine.tpm.then(|| staging.join(checkpoint::TPM)),
         };
         let frozen = self.vm.checkpoint(&request).await?;
         let disk = &frozen.disks[0];
@@ -219,7 +219,7 @@ impl Machine {
             format: 0,
             key: key.to_owned(),
             parent: self.parent.clone(),
-            image: job.build.name.clone(),
+            image: job.build.spec.name.clone(),
             layer: layer.to_owned(),
             created: crate::now(),
             seconds,
