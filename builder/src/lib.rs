@@ -3,5 +3,10 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod content_hash;
 pub mod event;
 pub mod home;
+pub mod layer;
+pub mod lock;
+pub mod plan;
+pub mod template;
