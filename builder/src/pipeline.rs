@@ -5,11 +5,11 @@ use crate::cli::Exit;
 use crate::event::{Event, Events, Stage};
 use crate::evidence::{self, Recorder, Remains};
 use crate::home::Home;
-use crate::plan::Plan;
+use crate::plan::{Build, Plan, PlanOptions};
 use crate::stage::machine::OVERHEAD_BYTES;
-use crate::stage::{Job, OnError, Options, StageError};
+use crate::stage::{Job, Options, StageError};
 use crate::stage::{capture, generalize, install, layers, publish, test};
-use crate::template::Build;
+
 use gilt_vm::VmDriver;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -172,6 +172,10 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
     let history = History::load(&job.home, &job.build.spec.name);
     let checkpoints = job.checkpoints.clone();
     let index = crate::checkpoint::Index { checkpoints: &checkpoints, home: &job.home };
+    let plan_options = PlanOptions {
+        force_from: target.force.then(|| crate::plan::INSTALL.to_owned()),
+        now: None,
+    };
     let plan: Plan = crate::plan::plan(&job.build, &index, &plan_options);
     let expected = |stage: Stage| history.stages.get(stage.name()).copied();
     job.events.emit(Event::BuildStarted {
@@ -309,7 +313,7 @@ async fn fail(mut job: Job, error: StageError) -> Failed {
             }
         }
     };
-    let kept = (job.options.on_error == OnError::Abort).then(|| {
+    let kept = job.keeps_everything().then(|| {
         job.run.keep();
         job.run.path().to_path_buf()
     });
@@ -338,7 +342,7 @@ pub async fn shell(
     let history = History::load(&job.home, &job.build.spec.name);
     let checkpoints = Checkpoints::new(&job.home);
     let index = crate::checkpoint::Index { checkpoints: &checkpoints, home: &job.home };
-    let plan = crate::plan::plan(&job.build, &index, &plan_options);
+    let plan = crate::plan::plan(&job.build, &index, &PlanOptions::default());
     let wanted = match layer {
         Some(name) => plan.steps.iter().find(|l| l.name == name).ok_or_else(|| {
             let names: Vec<_> = plan.steps.iter().map(|l| l.name.as_str()).collect();

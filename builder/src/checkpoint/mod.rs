@@ -7,7 +7,8 @@
 //!   memory.state       the running guest, with memory.state.json (what it fits)    optional
 //!   uefi-vars.fd       the firmware's variables                                    optional
 //!   tpm/               the TPM's state                                             optional
-//!   access.key         the private key that opens the guest, readable by its owner only
+//!   access.key         the private key that opens the guest, readable by its owner only;
+//!                      none after generalizing, when no key opens it any more
 //! ```
 //! A checkpoint is filled in a staging folder and appears by rename, so a killed build leaves no
 //! half of one. Nothing changes a checkpoint once it is there; overlays rely on it.
@@ -48,8 +49,8 @@ pub struct Record {
     pub username: String,
     /// The matching public key, to be proved gone from images.
     pub public_key: String,
-    /// The host key the guest showed, in `known_hosts` form.
-    pub host_key: Option<String>,
+    /// The key was made by gilt, and each later build replaces it.
+    pub key_is_ours: bool,
 }
 
 /// A checkpoint that is whole.
@@ -132,7 +133,10 @@ impl Checkpoints {
     pub fn publish(&self, staging: &Path, mut record: Record) -> io::Result<Checkpoint> {
         record.format = FORMAT;
         let key = record.key.clone();
-        restrict(&staging.join(ACCESS_KEY))?;
+        let access_key = staging.join(ACCESS_KEY);
+        if access_key.exists() {
+            restrict(&access_key)?;
+        }
         fs::write(staging.join(RECORD), serde_json::to_vec_pretty(&record)?)?;
         let target = self.folder(&key);
         if target.exists() && self.read(&key).is_none() {
@@ -309,7 +313,7 @@ mod tests {
             seconds: 1.0,
             username: "gilt-build".into(),
             public_key: "ssh-ed25519 AAAA".into(),
-            host_key: None,
+            key_is_ours: true,
         }
     }
 

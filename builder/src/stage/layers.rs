@@ -161,11 +161,11 @@ async fn apply(
     at: usize,
 ) -> Result<(), StageError> {
     let resolved = &job.build.layers[at - 1];
-    let served = machine.guest.serve_inputs(job, resolved).await?;
+    let inputs = machine.guest.serve_inputs(job, resolved).await?;
     let mut environment = BTreeMap::new();
     environment.insert("GILT_LAYER".to_owned(), layer.name.clone());
-    environment.insert("GILT_HTTP".to_owned(), served.base.clone());
-    for (name, url) in served.inputs {
+    environment.insert("GILT_HTTP".to_owned(), machine.guest.served.base.clone());
+    for (name, url) in inputs {
         environment.insert(format!("GILT_INPUT_{}", upper(&name)), url);
     }
     let values = machine.guest.values(job);

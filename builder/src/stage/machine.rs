@@ -1,6 +1,6 @@
 //! The reference machine while it runs: started cold or from a checkpoint, saved after a layer.
 
-use super::guest::{Access, Guest};
+use super::guest::{Access, Guest, Served};
 use super::{Job, StageError};
 use crate::checkpoint::{self, Checkpoint, Record};
 use crate::template::model as template;
@@ -9,13 +9,13 @@ use gilt_vm::{
     Display, Firmware, GuestClock, MachineSpec, NetDevice, NetworkSpec, OnGuestReset, StartFrom,
     TpmSpec, Vm,
 };
-use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A running guest one is logged in to.
 pub struct Machine {
-    pub vm: Box<dyn Vm>,
+    pub vm: Arc<dyn Vm>,
     pub guest: Guest,
     /// The key of the checkpoint the running disk lies over; `None` before the first.
     pub parent: Option<String>,
@@ -117,6 +117,7 @@ impl Job {
         let started = Instant::now();
         self.bring_firmware_state(checkpoint)?;
         let access = Access::of_checkpoint(checkpoint)?;
+        let served = Served::start(self).await?;
         let number = self.next_overlay();
         let disk = self.overlay_over(&key, number).await?;
         let spec = self.with_cdroms(self.spec(disk.clone(), "guest"), [None, None]);
@@ -125,8 +126,9 @@ impl Job {
             let from = StartFrom::SavedState(&memory);
             match self.driver.start(&spec, self.run.path(), from).await {
                 Ok(vm) => {
+                    let vm = self.watch(vm);
                     let patience = Duration::from_secs(60);
-                    match Guest::connect(self, vm.as_ref(), &access, patience).await {
+                    match Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await {
                         Ok(guest) => resumed = Some((vm, guest)),
                         Err(error) => {
                             self.events.note(format!("the saved state did not answer ({error}); booting instead"));
@@ -150,8 +152,9 @@ impl Job {
             Some(both) => both,
             None => {
                 let vm = self.driver.start(&spec, self.run.path(), StartFrom::PowerOn).await?;
+                let vm = self.watch(vm);
                 let patience = self.build.spec.communicator.timeout;
-                let guest = Guest::connect(self, vm.as_ref(), &access, patience).await?;
+                let guest = Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await?;
                 (vm, guest)
             }
         };
@@ -162,7 +165,7 @@ impl Job {
             started.elapsed().as_secs_f64()
         ));
         let mut machine = Machine { vm, guest, parent: Some(key) };
-        machine.guest.renew_access(self).await?;
+        machine.guest.renew_access().await?;
         Ok(machine)
     }
 
@@ -184,7 +187,7 @@ impl Job {
 }
 
 impl Machine {
-    pub fn new(vm: Box<dyn Vm>, guest: Guest) -> Self {
+    pub fn new(vm: Arc<dyn Vm>, guest: Guest) -> Self {
         Self { vm, guest, parent: None }
     }
 
@@ -196,7 +199,7 @@ impl Machine {
         layer: &str,
         seconds: f64,
     ) -> Result<Checkpoint, StageError> {
-        self.guest.sync(job).await?;
+        self.guest.sync().await?;
         let staging = job
             .home
             .staging_dir(&job.id, key)
@@ -225,7 +228,7 @@ impl Machine {
             seconds,
             username: self.guest.access.username.clone(),
             public_key: self.guest.access.public_key.clone(),
-            host_key: self.guest.host_key(),
+            key_is_ours: self.guest.access.is_ours(),
         };
         let checkpoints = job.checkpoints.clone();
         let saved = job
@@ -242,10 +245,6 @@ impl Machine {
     /// The disk the guest writes now.
     pub fn disk(&self) -> PathBuf {
         self.vm.disks().into_iter().next().unwrap_or_default()
-    }
-
-    pub fn host_as_seen_by_guest(&self) -> IpAddr {
-        self.vm.info().host_as_seen_by_guest.unwrap_or(IpAddr::from([10, 0, 2, 2]))
     }
 }
 

@@ -52,6 +52,7 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
     }
     let disk = machine.disk();
     let access = machine.guest.access.clone();
+    let access_ours = access.is_ours();
     let parent = machine.parent.clone();
     drop(machine);
     job.take_live();
@@ -75,7 +76,7 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
         seconds: started.elapsed().as_secs_f64(),
         username: access.username,
         public_key: access.public_key,
-        host_key: None,
+        key_is_ours: access_ours,
     };
     let checkpoints = job.checkpoints.clone();
     let saved = job
