@@ -14,12 +14,13 @@
 // pub mod boot_command;
 // #[cfg(feature = "testing")]
 // pub mod conformance;
+#[cfg_attr(not(feature = "testing"), allow(dead_code))]
 mod cpio;
 mod driver;
 mod error;
 // #[cfg(feature = "testing")]
 // pub mod fake;
-// pub mod guest;
+pub mod guest;
 pub mod keys;
 // pub mod media;
 pub mod process;

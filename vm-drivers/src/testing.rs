@@ -66,6 +66,7 @@ impl TinyGuest {
             .ok_or("a kernel named vmlinuz-RELEASE is needed")?
             .to_owned();
         let busybox = need("busybox", "busybox-static")?;
+        let scratch = tempfile::tempdir().map_err(text)?;
         let mut cpio = Cpio::new();
         for dir in [
             "bin",
@@ -120,12 +121,20 @@ impl TinyGuest {
             cpio.file("usr/sbin/dropbear", 0o755, &std::fs::read(&dropbear).map_err(text)?);
             cpio.file("usr/lib/sftp-server", 0o755, &std::fs::read(&sftp).map_err(text)?);
             cpio.file("root/.ssh/authorized_keys", 0o600, key.as_bytes());
+            // Made once, so that the guest is the same after a reboot.
+            let host_key = scratch.path().join("host-key");
+            std::process::Command::new(need("dropbearkey", "dropbear-bin")?)
+                .args(["-t", "ed25519", "-f"])
+                .arg(&host_key)
+                .output()
+                .map_err(text)?;
+            let bytes = std::fs::read(&host_key).map_err(text)?;
+            cpio.file("etc/dropbear/dropbear_ed25519_host_key", 0o600, &bytes);
         }
         cpio.file("init", 0o755, init_script(&load, authorized_key.is_some()).as_bytes());
-        let dir = tempfile::tempdir().map_err(text)?;
-        let initrd = dir.path().join("initrd");
+        let initrd = scratch.path().join("initrd");
         std::fs::write(&initrd, cpio.finish()).map_err(text)?;
-        Ok(Self { kernel, initrd, _dir: dir })
+        Ok(Self { kernel, initrd, _dir: scratch })
     }
 
     /// A machine that boots this guest; `words` are added to the kernel's command line.
@@ -198,7 +207,7 @@ fn init_script(load_modules: &str, ssh: bool) -> String {
     let services = if ssh {
         "ip link set lo up\nip addr add 10.0.2.15/24 dev eth0\nip link set eth0 up\n\
          ip route add default via 10.0.2.2\n\
-         /usr/sbin/dropbear -R -E -s -p 22 >/dev/ttyS0 2>&1\n"
+         /usr/sbin/dropbear -E -s -p 22 >/dev/ttyS0 2>&1\n"
     } else {
         ""
     };
