@@ -19,7 +19,7 @@ mod tagged;
 mod write;
 
 pub(crate) use read::{Resolve, read_tree};
-pub(crate) use write::{Hashes, write_tree};
+pub(crate) use write::{Hashes, collation_key, write_tree};
 
 pub(crate) const DENTRY_BYTES: usize = 102;
 pub(crate) const STREAM_BYTES: usize = 38;

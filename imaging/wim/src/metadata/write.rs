@@ -160,8 +160,9 @@ impl Writer<'_> {
         out.resize(out.len().next_multiple_of(8), 0);
         out.extend_from_slice(&self.tagged);
         let length = (out.len() - at) as u64;
-        let mut put =
-            |offset: usize, bytes: &[u8]| out[at + offset..at + offset + bytes.len()].copy_from_slice(bytes);
+        let mut put = |offset: usize, bytes: &[u8]| {
+            out[at + offset..at + offset + bytes.len()].copy_from_slice(bytes)
+        };
         put(0, &length.to_le_bytes());
         put(8, &node.attributes.to_le_bytes());
         put(12, &node.security.map_or(u32::MAX, |id| id.0).to_le_bytes());
