@@ -125,7 +125,8 @@ impl Layout {
             } else {
                 u64::from(u32_at(&table, entry_at))
             };
-            let start = first.saturating_add(relative);
+            // The table of a pipable resource does not count the heads of the chunks.
+            let start = first.saturating_add(relative).saturating_add(index * head_bytes);
             let previous = chunks[chunks.len() - 1];
             if start <= previous + head_bytes || start >= end {
                 return Err(Error::corrupt(

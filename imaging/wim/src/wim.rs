@@ -3,7 +3,7 @@
 use crate::blob::{BlobEntry, BlobTable};
 use crate::codec::Compression;
 use crate::error::{Error, IoContext, Result};
-use crate::header::{HEADER_BYTES, Header, ResourceHeader, resource_flag};
+use crate::header::{HEADER_BYTES, Header, ResourceHeader, hex, resource_flag};
 use crate::info::ImageInfo;
 use crate::metadata::{Resolve, read_tree};
 use crate::read_at::ReadAt;
@@ -277,7 +277,18 @@ fn open_file(reader: Arc<dyn ReadAt>) -> Result<(Header, Arc<Backing>)> {
     }
     let mut bytes = [0; HEADER_BYTES];
     reader.read_exact_at(&mut bytes, 0).doing(|| "read the header".into())?;
-    let header = Header::parse(&bytes)?;
+    let mut header = Header::parse(&bytes)?;
+    if header.pipable && header.blob_table.stored_bytes == 0 {
+        // Written in one pass: the header with the tables is the last thing in the file.
+        let at = len_bytes - HEADER_BYTES as u64;
+        reader.read_exact_at(&mut bytes, at).doing(|| "read the header at the end".into())?;
+        let last = Header::parse(&bytes)?;
+        if last.guid != header.guid {
+            let (found, expected) = (hex(&last.guid), hex(&header.guid));
+            return Err(Error::corrupt(at + 24, "GUID of the header at the end", found, expected));
+        }
+        header = last;
+    }
     let backing =
         Backing::new(reader, len_bytes, header.compression, header.chunk_bytes, header.pipable);
     Ok((header, Arc::new(backing)))

@@ -80,6 +80,15 @@ fn we_extract_what_wimlib_writes_identically() {
         variants.push(vec!["--compress", compression]);
         variants.push(vec!["--compress", compression, "--check"]);
     }
+    for compression in ["none", "xpress", "lzx"] {
+        variants.push(vec!["--compress", compression, "--pipable"]);
+        variants.push(vec!["--compress", compression, "--pipable", "--check"]);
+    }
+    variants.push(vec!["--compress", "lzms"]);
+    variants.push(vec!["--solid"]);
+    variants.push(vec!["--solid", "--solid-compress", "lzx", "--solid-chunk-size", "32768", "--check"]);
+    variants.push(vec!["--solid", "--solid-compress", "xpress", "--solid-chunk-size", "32768"]);
+    variants.push(vec!["--solid", "--solid-chunk-size", "1048576", "--compress", "none"]);
     for chunk in ["4096", "8192", "16384", "65536"] {
         variants.push(vec!["--compress", "xpress", "--chunk-size", chunk]);
     }
