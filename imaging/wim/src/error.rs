@@ -18,7 +18,9 @@ pub enum Error {
     Corrupt { at: u64, what: &'static str, found: String, expected: String },
 
     /// The bytes of a resource are not those its SHA-1 names.
-    #[error("resource at offset {at:#x} ({size_bytes} bytes) has SHA-1 {found}, expected {expected}")]
+    #[error(
+        "resource at offset {at:#x} ({size_bytes} bytes) has SHA-1 {found}, expected {expected}"
+    )]
     HashMismatch { at: u64, size_bytes: u64, found: Sha1, expected: Sha1 },
 
     /// The integrity table contradicts the file.

@@ -145,9 +145,9 @@ impl Header {
         let chunk_bytes = u32_at(bytes, 20);
         let compression = Compression::from_header(flags)?;
         if compression != Compression::None {
-            compression.check_chunk_bytes(chunk_bytes).map_err(|expected| {
-                Error::corrupt(20, "chunk size", chunk_bytes, expected)
-            })?;
+            compression
+                .check_chunk_bytes(chunk_bytes)
+                .map_err(|expected| Error::corrupt(20, "chunk size", chunk_bytes, expected))?;
         }
         let (part, parts) = (u16_at(bytes, 40), u16_at(bytes, 42));
         if part == 0 || part > parts {

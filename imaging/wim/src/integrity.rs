@@ -20,7 +20,8 @@ pub(crate) fn make(file: &dyn ReadAt, end: u64, threads: usize) -> Result<Vec<u8
     let hashes = hash_chunks(file, end, u64::from(CHUNK_BYTES), threads, &|_| true)?;
     let total = HEAD_BYTES + 20 * hashes.len();
     let mut out = Vec::with_capacity(total);
-    let size = u32::try_from(total).map_err(|_| Error::unsupported("an integrity table over 4 GiB"))?;
+    let size =
+        u32::try_from(total).map_err(|_| Error::unsupported("an integrity table over 4 GiB"))?;
     out.extend_from_slice(&size.to_le_bytes());
     out.extend_from_slice(&(hashes.len() as u32).to_le_bytes());
     out.extend_from_slice(&CHUNK_BYTES.to_le_bytes());
@@ -47,16 +48,29 @@ pub(crate) fn verify(
     let (total, count, chunk) = (u32_at(table, 0), u32_at(table, 4), u32_at(table, 8));
     let covered = end.saturating_sub(HEADER_BYTES as u64);
     if chunk == 0 || u64::from(count) != covered.div_ceil(u64::from(chunk)) {
-        return fail(format!("{count} chunks of {chunk} bytes"), format!("to cover {covered} bytes"));
+        return fail(
+            format!("{count} chunks of {chunk} bytes"),
+            format!("to cover {covered} bytes"),
+        );
     }
-    if total as usize != table.len() || HEAD_BYTES as u64 + 20 * u64::from(count) != table.len() as u64 {
-        return fail(format!("{total} bytes for {count} entries"), format!("{} bytes", table.len()));
+    if total as usize != table.len()
+        || HEAD_BYTES as u64 + 20 * u64::from(count) != table.len() as u64
+    {
+        return fail(
+            format!("{total} bytes for {count} entries"),
+            format!("{} bytes", table.len()),
+        );
     }
     let hashes = hash_chunks(file, end, u64::from(chunk), threads, advance)?;
-    for (index, (hash, expected)) in hashes.iter().zip(table[HEAD_BYTES..].chunks_exact(20)).enumerate() {
+    for (index, (hash, expected)) in
+        hashes.iter().zip(table[HEAD_BYTES..].chunks_exact(20)).enumerate()
+    {
         if hash.0 != expected {
             let at = HEADER_BYTES as u64 + index as u64 * u64::from(chunk);
-            return Err(Error::IntegrityMismatch { at, chunk_bytes: u64::from(chunk).min(end - at) });
+            return Err(Error::IntegrityMismatch {
+                at,
+                chunk_bytes: u64::from(chunk).min(end - at),
+            });
         }
     }
     Ok(())
@@ -70,7 +84,8 @@ fn hash_chunks(
     advance: &(dyn Fn(u64) -> bool + Sync),
 ) -> Result<Vec<Sha1>> {
     let start = HEADER_BYTES as u64;
-    let count = usize::try_from(end.saturating_sub(start).div_ceil(chunk_bytes)).unwrap_or(usize::MAX);
+    let count =
+        usize::try_from(end.saturating_sub(start).div_ceil(chunk_bytes)).unwrap_or(usize::MAX);
     let hashes = Mutex::new(vec![Sha1::ZERO; count]);
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);

@@ -125,7 +125,8 @@ impl Layout {
             } else {
                 u64::from(u32_at(&table, entry_at))
             };
-            let start = first.saturating_add(relative);
+            // The table of a pipable resource does not count the heads of the chunks.
+            let start = first.saturating_add(relative).saturating_add(index * head_bytes);
             let previous = chunks[chunks.len() - 1];
             if start <= previous + head_bytes || start >= end {
                 return Err(Error::corrupt(
@@ -159,9 +160,9 @@ impl Layout {
         let format = u32_at(&head, 12);
         let compression = Compression::from_solid_format(format)
             .ok_or_else(|| Error::corrupt(at + 12, "solid format", format, "0 to 3"))?;
-        compression
-            .check_chunk_bytes(chunk_bytes)
-            .map_err(|expected| Error::corrupt(at + 8, "solid chunk size", chunk_bytes, expected))?;
+        compression.check_chunk_bytes(chunk_bytes).map_err(|expected| {
+            Error::corrupt(at + 8, "solid chunk size", chunk_bytes, expected)
+        })?;
         let count = size_bytes.div_ceil(u64::from(chunk_bytes));
         let table_bytes = count.saturating_mul(4);
         let room = resource.stored_bytes - 16;
@@ -203,8 +204,8 @@ impl Layout {
     fn chunk(&self, index: u64) -> (u64, usize, usize) {
         let start = self.chunks[index as usize];
         let stored = self.chunks[index as usize + 1] - self.head_bytes - start;
-        let unpacked = u64::from(self.chunk_bytes)
-            .min(self.size_bytes - index * u64::from(self.chunk_bytes));
+        let unpacked =
+            u64::from(self.chunk_bytes).min(self.size_bytes - index * u64::from(self.chunk_bytes));
         // A chunk never exceeds `chunk_bytes`, checked when it is read.
         (start, usize::try_from(stored).unwrap_or(usize::MAX), unpacked as usize)
     }
@@ -434,8 +435,7 @@ pub(crate) fn solid_chunk(
     index: u64,
 ) -> Result<Arc<[u8]>> {
     let mut kept = backing.solid_chunks.lock().unwrap_or_else(|poison| poison.into_inner());
-    if let Some(found) =
-        kept.iter().position(|c| c.resource_at == resource_at && c.index == index)
+    if let Some(found) = kept.iter().position(|c| c.resource_at == resource_at && c.index == index)
     {
         let chunk = kept.remove(found);
         let bytes = chunk.bytes.clone();

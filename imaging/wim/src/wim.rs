@@ -3,7 +3,7 @@
 use crate::blob::{BlobEntry, BlobTable};
 use crate::codec::Compression;
 use crate::error::{Error, IoContext, Result};
-use crate::header::{HEADER_BYTES, Header, ResourceHeader, resource_flag};
+use crate::header::{HEADER_BYTES, Header, ResourceHeader, hex, resource_flag};
 use crate::info::ImageInfo;
 use crate::metadata::{Resolve, read_tree};
 use crate::read_at::ReadAt;
@@ -110,7 +110,8 @@ impl Wim {
 
     /// Opens `path` with the other parts of a split set, or the files a delta refers to.
     pub fn open_with(path: impl AsRef<Path>, others: &[impl AsRef<Path>]) -> Result<Self> {
-        let open = |path: &Path| -> Result<Arc<dyn ReadAt>> { Ok(Arc::new(File::open(path).at(path)?)) };
+        let open =
+            |path: &Path| -> Result<Arc<dyn ReadAt>> { Ok(Arc::new(File::open(path).at(path)?)) };
         let others = others.iter().map(|path| open(path.as_ref())).collect::<Result<Vec<_>>>()?;
         Self::from_readers(open(path.as_ref())?, others)
     }
@@ -173,10 +174,8 @@ impl Wim {
     fn image_info(&self, index: u32) -> ImageInfo {
         let text = index.to_string();
         let elements = self.inner.xml.children.iter().filter(|child| child.name == "IMAGE");
-        let found = elements
-            .clone()
-            .find(|image| image.attribute("INDEX") == Some(&text))
-            .or_else(|| {
+        let found =
+            elements.clone().find(|image| image.attribute("INDEX") == Some(&text)).or_else(|| {
                 // XML without numbers: go by position.
                 elements
                     .clone()
@@ -242,7 +241,8 @@ impl Wim {
             .checked_sub(1)
             .and_then(|index| self.inner.images.get(index))
             .ok_or(Error::NoSuchImage { index, count })?;
-        let bytes = ResourceReader::open(self.inner.files[0].clone(), &entry.resource)?.read_rest()?;
+        let bytes =
+            ResourceReader::open(self.inner.files[0].clone(), &entry.resource)?.read_rest()?;
         let found = crate::hash::sha1(&bytes);
         if found != entry.sha1 {
             return Err(Error::HashMismatch {
@@ -258,7 +258,8 @@ impl Wim {
     /// The tree of image `index` (1-based), and what opens its contents.
     pub fn load_tree(&self, index: u32) -> Result<(Tree, WimContents)> {
         let bytes = self.metadata(index)?;
-        let mut resolver = Resolver { inner: &self.inner, missing: Vec::new(), seen: HashMap::new() };
+        let mut resolver =
+            Resolver { inner: &self.inner, missing: Vec::new(), seen: HashMap::new() };
         let tree = read_tree(&bytes, &mut resolver)?;
         let missing = resolver.missing;
         Ok((tree, WimContents { inner: self.inner.clone(), missing }))
@@ -276,7 +277,18 @@ fn open_file(reader: Arc<dyn ReadAt>) -> Result<(Header, Arc<Backing>)> {
     }
     let mut bytes = [0; HEADER_BYTES];
     reader.read_exact_at(&mut bytes, 0).doing(|| "read the header".into())?;
-    let header = Header::parse(&bytes)?;
+    let mut header = Header::parse(&bytes)?;
+    if header.pipable && header.blob_table.stored_bytes == 0 {
+        // Written in one pass: the header with the tables is the last thing in the file.
+        let at = len_bytes - HEADER_BYTES as u64;
+        reader.read_exact_at(&mut bytes, at).doing(|| "read the header at the end".into())?;
+        let last = Header::parse(&bytes)?;
+        if last.guid != header.guid {
+            let (found, expected) = (hex(&last.guid), hex(&header.guid));
+            return Err(Error::corrupt(at + 24, "GUID of the header at the end", found, expected));
+        }
+        header = last;
+    }
     let backing =
         Backing::new(reader, len_bytes, header.compression, header.chunk_bytes, header.pipable);
     Ok((header, Arc::new(backing)))
@@ -345,7 +357,9 @@ impl Inner {
                     false
                 });
                 let place = found.map(|index| first + index).filter(|index| {
-                    start.checked_add(size_bytes).is_some_and(|end| end <= self.solids[*index].size_bytes)
+                    start
+                        .checked_add(size_bytes)
+                        .is_some_and(|end| end <= self.solids[*index].size_bytes)
                 });
                 let Some(index) = place else {
                     return Err(Error::corrupt(

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! security  total u32, count u32, size u64 × count, descriptors, zero to a multiple of 8
-//! root dentry, then per directory: its dentries, then 8 zero bytes
+//! root dentry, 8 zero bytes, then per directory: its dentries, then 8 zero bytes
 //!
 //! dentry    0 length u64       8 attributes u32   12 security id i32   16 children at u64
 //!          24 unused u64 × 2  40 created  48 accessed  56 written (FILETIME)
@@ -19,7 +19,7 @@ mod tagged;
 mod write;
 
 pub(crate) use read::{Resolve, read_tree};
-pub(crate) use write::{Hashes, write_tree};
+pub(crate) use write::{Hashes, collation_key, write_tree};
 
 pub(crate) const DENTRY_BYTES: usize = 102;
 pub(crate) const STREAM_BYTES: usize = 38;

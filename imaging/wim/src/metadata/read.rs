@@ -42,7 +42,12 @@ pub(crate) fn read_tree(bytes: &[u8], resolve: &mut dyn Resolve) -> Result<Tree>
     };
     let attributes = u32_at(root.fixed, 8);
     if attributes & attribute::DIRECTORY == 0 {
-        return Err(reader.corrupt(root_at, "root dentry", format!("{attributes:#x}"), "a directory"));
+        return Err(reader.corrupt(
+            root_at,
+            "root dentry",
+            format!("{attributes:#x}"),
+            "a directory",
+        ));
     }
     let mut stack = Vec::new();
     let mut seen = HashSet::new();
@@ -167,7 +172,12 @@ impl<'a> Reader<'a> {
         let mut next = align8(at + whole.len());
         for _ in 0..extra_streams {
             let Some(fixed) = bytes.get(next..next + STREAM_BYTES) else {
-                return Err(self.corrupt(next, "stream entry", "the end of the metadata", "38 bytes"));
+                return Err(self.corrupt(
+                    next,
+                    "stream entry",
+                    "the end of the metadata",
+                    "38 bytes",
+                ));
             };
             let length = u64_at(fixed, 0);
             let name_bytes = usize::from(u16_at(fixed, 36));
@@ -176,14 +186,22 @@ impl<'a> Reader<'a> {
                 .and_then(read_name);
             let end = usize::try_from(length).ok().and_then(|length| next.checked_add(length));
             let (Some(name), Some(end)) = (name, end) else {
-                return Err(self.corrupt(next, "stream entry", length, "to end within the metadata"));
+                return Err(self.corrupt(
+                    next,
+                    "stream entry",
+                    length,
+                    "to end within the metadata",
+                ));
             };
             if end - next < STREAM_BYTES + name_bytes || end > bytes.len() {
                 return Err(self.corrupt(
                     next,
                     "length of a stream entry",
                     length,
-                    format!("{} at least, and to end within the metadata", STREAM_BYTES + name_bytes),
+                    format!(
+                        "{} at least, and to end within the metadata",
+                        STREAM_BYTES + name_bytes
+                    ),
                 ));
             }
             streams.push((name, Sha1(array_at(fixed, 16))));
@@ -243,9 +261,10 @@ impl<'a> Reader<'a> {
             }
         }
         self.add_streams(&mut node, &hashes, fixed)?;
-        let id = NodeId(u32::try_from(self.tree.nodes.len()).map_err(|_| {
-            Error::unsupported("an image of more than 4,294,967,295 files")
-        })?);
+        let id = NodeId(
+            u32::try_from(self.tree.nodes.len())
+                .map_err(|_| Error::unsupported("an image of more than 4,294,967,295 files"))?,
+        );
         self.tree.nodes.push(node);
         if group != 0 {
             self.groups.entry(group).or_default().push((id, hashes));
@@ -262,7 +281,12 @@ impl<'a> Reader<'a> {
     ///
     /// Of the unnamed ones in a reparse point, the first is the reparse data. A zero hash in the
     /// dentry itself says nothing: what there is comes in the entries after it.
-    fn add_streams(&mut self, node: &mut Node, hashes: &[(Name, Sha1)], fixed: &[u8]) -> Result<()> {
+    fn add_streams(
+        &mut self,
+        node: &mut Node,
+        hashes: &[(Name, Sha1)],
+        fixed: &[u8],
+    ) -> Result<()> {
         let mut wants_reparse = node.attributes & attribute::REPARSE_POINT != 0;
         let mut has_contents = false;
         for (index, (name, sha1)) in hashes.iter().enumerate() {
@@ -281,8 +305,7 @@ impl<'a> Reader<'a> {
                 } else {
                     self.resolve.reparse_data(*sha1)?
                 };
-                let reparse =
-                    Reparse { tag: u32_at(fixed, 88), flags: u16_at(fixed, 94), data };
+                let reparse = Reparse { tag: u32_at(fixed, 88), flags: u16_at(fixed, 94), data };
                 node.extra_mut().reparse = Some(reparse);
             } else if !has_contents && !node.is_directory() {
                 has_contents = true;

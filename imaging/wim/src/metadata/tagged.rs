@@ -58,10 +58,9 @@ pub(crate) fn read(bytes: &[u8], extra: &mut Extra) {
         let mut list = Vec::new();
         for attribute in parsed {
             if extra.unix.is_some() && has_linux_namespace(attribute.name) {
-                extra.xattrs.push(Xattr {
-                    name: attribute.name.into(),
-                    value: attribute.value.into(),
-                });
+                extra
+                    .xattrs
+                    .push(Xattr { name: attribute.name.into(), value: attribute.value.into() });
             } else {
                 list.push(attribute);
             }
@@ -84,7 +83,8 @@ pub(crate) fn write(extra: &Extra, out: &mut Vec<u8>) -> Result<(), String> {
     }
     let mut old = Vec::new();
     for xattr in &extra.xattrs {
-        let fits = u8::try_from(xattr.name.len()).is_ok() && u16::try_from(xattr.value.len()).is_ok();
+        let fits =
+            u8::try_from(xattr.name.len()).is_ok() && u16::try_from(xattr.value.len()).is_ok();
         if fits && extra.unix.is_some() && has_linux_namespace(&xattr.name) {
             Attribute { flags: 0, name: &xattr.name, value: &xattr.value }.write(&mut attributes);
         } else {
@@ -251,10 +251,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_item_survives() {
-        let xattr = |name: &str, value: &[u8]| Xattr {
-            name: name.as_bytes().into(),
-            value: value.into(),
-        };
+        let xattr =
+            |name: &str, value: &[u8]| Xattr { name: name.as_bytes().into(), value: value.into() };
         let full_ea = to_full_ea(&[
             Attribute { flags: 0x80, name: b"$KERNEL.PURGE.ESBCACHE", value: &[1, 2, 3] },
             Attribute { flags: 0, name: b"LXUID", value: &[0; 4] },
@@ -274,7 +272,10 @@ mod tests {
     fn extended_attribute_longer_than_64_kib_survives() {
         let extra = Extra {
             unix: Some(UnixData { uid: 0, gid: 0, mode: 0o100_644, rdev: 0 }),
-            xattrs: vec![Xattr { name: b"user.big".as_slice().into(), value: vec![5; 65536].into() }],
+            xattrs: vec![Xattr {
+                name: b"user.big".as_slice().into(),
+                value: vec![5; 65536].into(),
+            }],
             ..Extra::default()
         };
         assert_eq!(there_and_back(&extra), extra);

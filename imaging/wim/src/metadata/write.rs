@@ -53,6 +53,8 @@ pub(crate) fn write_tree(tree: &Tree, hashes: &Hashes) -> Result<Vec<u8>> {
     let mut writer = Writer { tree, hashes, groups: HashMap::new(), links, tagged: Vec::new() };
     let root = Entry { name: Name::default(), short_name: Name::default(), node: Tree::ROOT };
     let root_at = writer.dentry(&root, &mut out)?;
+    // The list the root is in ends too. 7-Zip refuses an image without this end mark.
+    out.extend_from_slice(&[0; 8]);
     // Directories still to write: the node, and where the offset of its children goes.
     let mut stack = vec![(Tree::ROOT, root_at + 16)];
     let mut order: Vec<(Vec<u16>, &Entry)> = Vec::new();
@@ -160,8 +162,9 @@ impl Writer<'_> {
         out.resize(out.len().next_multiple_of(8), 0);
         out.extend_from_slice(&self.tagged);
         let length = (out.len() - at) as u64;
-        let mut put =
-            |offset: usize, bytes: &[u8]| out[at + offset..at + offset + bytes.len()].copy_from_slice(bytes);
+        let mut put = |offset: usize, bytes: &[u8]| {
+            out[at + offset..at + offset + bytes.len()].copy_from_slice(bytes)
+        };
         put(0, &length.to_le_bytes());
         put(8, &node.attributes.to_le_bytes());
         put(12, &node.security.map_or(u32::MAX, |id| id.0).to_le_bytes());

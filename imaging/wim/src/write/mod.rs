@@ -15,7 +15,7 @@ use crate::blob::BlobEntry;
 use crate::codec::{Compression, DEFAULT_CHUNK_BYTES, Level};
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
-use crate::header::{Header, ResourceHeader, VERSION_NORMAL, header_flag, resource_flag};
+use crate::header::{Header, ResourceHeader, VERSION_NORMAL, resource_flag};
 use crate::info::ImageInfo;
 use crate::integrity;
 use crate::metadata::write_tree;
@@ -158,7 +158,8 @@ fn write_images(
     }
     drop(hashes);
     let jobs = metadata.iter().map(|bytes| Job::metadata(bytes)).collect();
-    let stored_metadata = Pipeline { options, progress: &QuietProgress(progress) }.run(jobs, output)?;
+    let stored_metadata =
+        Pipeline { options, progress: &QuietProgress(progress) }.run(jobs, output)?;
     drop(metadata);
 
     let mut resources = Vec::new();

@@ -34,8 +34,12 @@ impl Output {
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let temp = builder.tempfile_in(folder).at(folder)?;
-        let mut output =
-            Self { temp, path: path.to_owned(), buffer: Vec::with_capacity(BUFFER_BYTES), flushed: 0 };
+        let mut output = Self {
+            temp,
+            path: path.to_owned(),
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            flushed: 0,
+        };
         output.append(&[0; HEADER_BYTES])?;
         Ok(output)
     }

@@ -107,11 +107,18 @@ impl Pipeline<'_> {
         let mut jobs = jobs;
         self.hash_large_twins(&mut jobs)?;
         let threads = self.options.threads.max(1);
+        let mut first_known = HashMap::new();
+        for (index, job) in jobs.iter().enumerate() {
+            if let Some(sha1) = job.known {
+                first_known.entry(sha1).or_insert(index);
+            }
+        }
         let (sender, receiver) = channel();
         let shared = Shared {
             options: self.options,
             progress: self.progress,
             jobs: &jobs,
+            first_known,
             segment_bytes: SEGMENT_BYTES.max(self.options.chunk_bytes as usize),
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
@@ -226,6 +233,8 @@ struct Shared<'a> {
     progress: &'a dyn Progress,
     jobs: &'a [Job<'a>],
     segment_bytes: usize,
+    /// The first job with each known hash. Others with it have nothing to do.
+    first_known: HashMap<Sha1, usize>,
     next: AtomicUsize,
     stop: AtomicBool,
     /// Contents some worker has taken on.
@@ -265,17 +274,35 @@ struct Permit {
 
 enum Message {
     /// A job that is done in one piece.
-    Whole { job: usize, sha1: Sha1, outcome: Outcome, permit: Permit },
+    Whole {
+        job: usize,
+        sha1: Sha1,
+        outcome: Outcome,
+        permit: Permit,
+    },
     /// Chunks of a large job: their bytes in a row, and how long each is.
-    Segment { job: usize, number: u32, bytes: Vec<u8>, chunk_sizes: Vec<u32>, permit: Permit },
+    Segment {
+        job: usize,
+        number: u32,
+        bytes: Vec<u8>,
+        chunk_sizes: Vec<u32>,
+        permit: Permit,
+    },
     /// All segments of a large job have been sent or queued.
-    End { job: usize, sha1: Sha1, segments: u32 },
+    End {
+        job: usize,
+        sha1: Sha1,
+        segments: u32,
+    },
     Failed(Error),
 }
 
 enum Outcome {
     /// The resource as it goes to the file.
-    Packed { bytes: Vec<u8>, compressed: bool },
+    Packed {
+        bytes: Vec<u8>,
+        compressed: bool,
+    },
     /// Another job has these contents.
     Seen,
     /// A reference holds them.
@@ -354,7 +381,11 @@ impl Shared<'_> {
         if self.options.references.iter().any(|wim| wim.inner().find_blob(sha1).is_some()) {
             return Some(Outcome::Omitted);
         }
-        self.options.lenders.iter().find_map(|wim| self.lend(wim, sha1, len_bytes)).map(Outcome::Lent)
+        self.options
+            .lenders
+            .iter()
+            .find_map(|wim| self.lend(wim, sha1, len_bytes))
+            .map(Outcome::Lent)
     }
 
     fn lend(&self, wim: &Wim, sha1: Sha1, len_bytes: u64) -> Option<Lent> {
@@ -453,7 +484,8 @@ impl<'a> Worker<'a> {
         let shared = self.shared;
         let job = &shared.jobs[index];
         if let Some(sha1) = job.known.filter(|_| job.single) {
-            let outcome = if !lock(&shared.claims).insert(sha1) {
+            let is_first = shared.first_known.get(&sha1) == Some(&index);
+            let outcome = if !is_first || !lock(&shared.claims).insert(sha1) {
                 Some(Outcome::Seen)
             } else {
                 shared.shortcut(sha1, job.len_bytes)
@@ -648,8 +680,6 @@ impl Writer<'_, '_> {
                 pending.segments.insert(number, (bytes, chunk_sizes, permit));
             }
             Ok(Message::End { job, sha1, segments }) => {
-                // Known hashes of large jobs were claimed; others have a size of their own.
-                self.ready.insert(sha1, job);
                 self.pending.entry(job).or_default().end = Some((sha1, segments));
             }
             Ok(Message::Failed(error)) => return Err(error),
@@ -669,19 +699,22 @@ impl Writer<'_, '_> {
                 }
                 match outcome {
                     Outcome::Seen => self.write_twin(sha1),
-                    outcome => self.write_whole(sha1, self.shared.jobs[job].len_bytes, outcome, permit),
+                    outcome => {
+                        self.write_whole(sha1, self.shared.jobs[job].len_bytes, outcome, permit)
+                    }
                 }
             }
-            None => self.write_large(job, job),
+            None => self.write_large(job),
         }
     }
 
-    /// Job `sha1` was claimed by a later one: takes its result.
+    /// These contents were claimed by a later job, a small one (large ones with equal sizes have
+    /// known hashes): takes its result.
     fn write_twin(&mut self, sha1: Sha1) -> Result<()> {
         let twin = loop {
             match self.ready.get(&sha1) {
                 Some(twin) => break *twin,
-                None => self.receive_for_twin()?,
+                None => self.receive()?,
             }
         };
         let len_bytes = self.shared.jobs[twin].len_bytes;
@@ -697,10 +730,6 @@ impl Writer<'_, '_> {
                 why: "the result of an equal stream is not there".into(),
             }),
         }
-    }
-
-    fn receive_for_twin(&mut self) -> Result<()> {
-        self.receive()
     }
 
     fn write_whole(
@@ -751,7 +780,7 @@ impl Writer<'_, '_> {
     }
 
     /// Writes the segments of `job` as they come.
-    fn write_large(&mut self, job: usize, _head: usize) -> Result<()> {
+    fn write_large(&mut self, job: usize) -> Result<()> {
         let shared = self.shared;
         let len_bytes = shared.jobs[job].len_bytes;
         let start = self.output.position();
