@@ -54,7 +54,8 @@ impl Geometry {
             1..=128 => u64::from(per_cluster) * sector_bytes,
             _ => sector_bytes.checked_shl(u32::from(per_cluster.wrapping_neg())).unwrap_or(0),
         };
-        if !cluster_bytes.is_power_of_two() || !(sector_bytes..=MAX_CLUSTER).contains(&cluster_bytes)
+        if !cluster_bytes.is_power_of_two()
+            || !(sector_bytes..=MAX_CLUSTER).contains(&cluster_bytes)
         {
             return Err(corrupt(0x0D, "cluster size is not a power of two up to 2 MiB"));
         }
@@ -125,7 +126,8 @@ mod tests {
 
     #[test]
     fn odd_sizes_are_refused_with_the_byte() {
-        for (at, value) in [(0x0D, 3u8), (0x0D, 0), (0x0D, 0xF3), (0x40, 0), (0x40, 0xFF), (0x40, 0x80)]
+        for (at, value) in
+            [(0x0D, 3u8), (0x0D, 0), (0x0D, 0xF3), (0x40, 0), (0x40, 0xFF), (0x40, 0x80)]
         {
             let mut s = sector();
             s[at] = value;

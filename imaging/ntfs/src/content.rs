@@ -132,9 +132,8 @@ impl Contents {
                 Ok(Box::new(Lznt1Reader::new(device, content, self.runs(runs), *unit_clusters)))
             }
             Layout::Wof { algorithm, packed } => {
-                let packed = self
-                    .get(*packed)
-                    .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+                let packed =
+                    self.get(*packed).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
                 if !matches!(packed.layout, Layout::Resident(_) | Layout::Plain { .. }) {
                     return Err(bad_data(
                         Place::Stream { number: content.record, offset: 0 },

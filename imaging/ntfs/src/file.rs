@@ -1,8 +1,6 @@
 //! One file out of its attributes: a [`Node`], its names, its streams.
 
-use gilt_wim::tree::{
-    ContentId, FileTime, Name, Node, Reparse, Stream, attribute, reparse_tag,
-};
+use gilt_wim::tree::{ContentId, FileTime, Name, Node, Reparse, Stream, attribute, reparse_tag};
 
 use crate::content::{Content, Layout};
 use crate::error::{Fault, Result};
@@ -65,7 +63,12 @@ const WIN32_AND_DOS: u8 = 3;
 
 impl Scanner<'_> {
     /// `pieces` are sorted by type, name and first VCN.
-    pub(crate) fn assemble(&mut self, header: &Header, base: u64, pieces: &[Piece<'_>]) -> Result<Found> {
+    pub(crate) fn assemble(
+        &mut self,
+        header: &Header,
+        base: u64,
+        pieces: &[Piece<'_>],
+    ) -> Result<Found> {
         let mut found = Found::default();
         let mut has_information = false;
         let mut reparse = None;
@@ -100,9 +103,12 @@ impl Scanner<'_> {
                     found.node.extra_mut().object_id = Some(value.into());
                 }
                 kind::SECURITY_DESCRIPTOR => {
-                    found.own_security = Some(self.value(group, MAX_VALUE_BYTES)?.into_boxed_slice());
+                    found.own_security =
+                        Some(self.value(group, MAX_VALUE_BYTES)?.into_boxed_slice());
                 }
-                kind::REPARSE_POINT => reparse = Some((self.value(group, MAX_VALUE_BYTES)?, *first)),
+                kind::REPARSE_POINT => {
+                    reparse = Some((self.value(group, MAX_VALUE_BYTES)?, *first))
+                }
                 kind::EA => {
                     let value = self.value(group, MAX_VALUE_BYTES)?;
                     let list = ea_list(&value)
@@ -130,7 +136,9 @@ impl Scanner<'_> {
         if let Some((value, piece)) = reparse {
             self.reparse(&mut found, &value, &piece, packed)?;
         } else if packed.is_some() {
-            return Err(Fault::new(0, "WofCompressedData without its reparse point").in_record(base));
+            return Err(
+                Fault::new(0, "WofCompressedData without its reparse point").in_record(base)
+            );
         }
         if encrypted {
             found.special = Some(SpecialKind::Encrypted);
@@ -362,9 +370,7 @@ fn file_name(
     let parent = u64_at(value, 0).ok_or_else(|| piece.fault("file name is cut"))?;
     let units = value.get(0x40).copied().map_or(0, usize::from);
     let namespace = value.get(0x41).copied().unwrap_or(0);
-    let name = value
-        .get(0x42..0x42 + units * 2)
-        .ok_or_else(|| piece.fault("file name is cut"))?;
+    let name = value.get(0x42..0x42 + units * 2).ok_or_else(|| piece.fault("file name is cut"))?;
     let name = FoundName {
         parent: FileRef::from_raw(parent),
         name: Name(utf16(name)),

@@ -169,7 +169,12 @@ impl Scanner<'_> {
     }
 
     /// Keeps what the root reaches: the root first, then in the order of the records.
-    fn renumber(&mut self, root: u32, reach: &[Reach], descriptors: &Descriptors) -> Result<Linked> {
+    fn renumber(
+        &mut self,
+        root: u32,
+        reach: &[Reach],
+        descriptors: &Descriptors,
+    ) -> Result<Linked> {
         let mut new_id = vec![NO_SLOT; reach.len()];
         new_id[root as usize] = 0;
         let mut next = 1;
@@ -179,7 +184,8 @@ impl Scanner<'_> {
                 next += 1;
             }
         }
-        let mut order: Vec<u32> = (0..reach.len() as u32).filter(|&s| new_id[s as usize] != NO_SLOT).collect();
+        let mut order: Vec<u32> =
+            (0..reach.len() as u32).filter(|&s| new_id[s as usize] != NO_SLOT).collect();
         order.sort_unstable_by_key(|&slot| new_id[slot as usize]);
 
         let mut tree = Tree::default();

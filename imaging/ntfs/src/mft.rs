@@ -2,8 +2,8 @@
 
 use crate::boot::Geometry;
 use crate::error::{Error, Fault, Place, Result};
-use crate::record::{Attribute, Body, FileRef, Header, fix_up, kind};
 use crate::raw::{u16_at, u32_at, u64_at};
+use crate::record::{Attribute, Body, FileRef, Header, fix_up, kind};
 use crate::runs::{Cursor, Device, Run, decode};
 
 /// How much of `$MFT` is read at once.
@@ -64,43 +64,27 @@ pub(crate) fn list_lines(list: &[u8]) -> std::result::Result<Vec<ListLine<'_>>, 
     Ok(lines)
 }
 
-/// The bytes of an attribute list, resident or not.
-pub(crate) fn list_bytes(device: &Device, attribute: &Attribute<'_>) -> Result<Vec<u8>, ListError> {
+/// The bytes of the attribute list of record `number`, resident or not.
+pub(crate) fn list_bytes(
+    device: &Device,
+    number: u64,
+    attribute: &Attribute<'_>,
+) -> Result<Vec<u8>> {
+    let in_record = |fault: Fault| fault.in_record(number);
     match &attribute.body {
         Body::Resident(value) => Ok(value.to_vec()),
         Body::Mapped(mapping) => {
-            if mapping.len > MAX_LIST_BYTES || mapping.first_vcn != 0 {
-                return Err(Fault::new(attribute.at, "attribute list is too long").into());
+            let stored = mapping.end_vcn * device.geometry.cluster();
+            if mapping.len > MAX_LIST_BYTES || mapping.first_vcn != 0 || mapping.len > stored {
+                return Err(in_record(Fault::new(attribute.at, "attribute list is too long")));
             }
             let mut runs = Vec::new();
-            decode(mapping, &device.geometry, &mut runs, 0)?;
+            decode(mapping, &device.geometry, &mut runs, 0).map_err(in_record)?;
             let mut bytes = vec![0; mapping.len as usize];
             Cursor::default()
                 .read(device, &runs, 0, &mut bytes)
-                .map_err(ListError::Io)?;
+                .map_err(|source| Error::Read { at: 0, source })?;
             Ok(bytes)
-        }
-    }
-}
-
-pub(crate) enum ListError {
-    Fault(Fault),
-    Io(std::io::Error),
-}
-
-impl From<Fault> for ListError {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-impl ListError {
-    pub fn in_record(self, number: u64) -> Error {
-        match self {
-            Self::Fault(fault) => fault.in_record(number),
-            Self::Io(_) => {
-                Fault::new(0, "attribute list lies outside its clusters").in_record(number)
-            }
         }
     }
 }
@@ -126,7 +110,7 @@ impl Mft {
             let attribute = attribute.map_err(in_first)?;
             match (attribute.kind, &attribute.body) {
                 (kind::ATTRIBUTE_LIST, _) => {
-                    list = Some(list_bytes(device, &attribute).map_err(|e| e.in_record(0))?);
+                    list = Some(list_bytes(device, 0, &attribute)?);
                 }
                 (kind::DATA, Body::Mapped(mapping))
                     if attribute.name.is_empty() && mapping.first_vcn == 0 && valid.is_none() =>
@@ -138,8 +122,7 @@ impl Mft {
                 _ => {}
             }
         }
-        let valid =
-            valid.ok_or_else(|| in_first(Fault::new(0, "$MFT has no data attribute")))?;
+        let valid = valid.ok_or_else(|| in_first(Fault::new(0, "$MFT has no data attribute")))?;
         mft.records = (end_vcn * geometry.cluster()).min(valid) / u64::from(geometry.record_bytes);
 
         if let Some(list) = list {

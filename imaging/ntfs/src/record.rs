@@ -25,8 +25,6 @@ pub(crate) mod kind {
     pub const VOLUME_NAME: u32 = 0x60;
     pub const VOLUME_INFORMATION: u32 = 0x70;
     pub const DATA: u32 = 0x80;
-    pub const INDEX_ROOT: u32 = 0x90;
-    pub const INDEX_ALLOCATION: u32 = 0xA0;
     pub const BITMAP: u32 = 0xB0;
     pub const REPARSE_POINT: u32 = 0xC0;
     pub const EA: u32 = 0xE0;
@@ -39,6 +37,9 @@ pub(crate) mod flag {
     pub const LZNT1: u16 = 0x0001;
     pub const ENCRYPTED: u16 = 0x4000;
 }
+
+/// Keeps VCN times the largest cluster below 2^63.
+const MAX_VCN: u64 = 1 << 42;
 
 const IN_USE: u16 = 0x1;
 const DIRECTORY: u16 = 0x2;
@@ -236,7 +237,7 @@ fn mapping(bytes: &[u8], at: usize) -> Result<Mapping<'_>, Fault> {
     let first_vcn = field(0x10);
     // An empty attribute has -1 as its last VCN.
     let end_vcn = field(0x18).wrapping_add(1);
-    if end_vcn < first_vcn || end_vcn > 1 << 55 {
+    if end_vcn < first_vcn || end_vcn > MAX_VCN {
         return Err(Fault::new(at + 0x18, "last VCN lies before the first"));
     }
     Ok(Mapping {

@@ -86,9 +86,8 @@ impl<'a> Scanner<'a> {
 
     pub fn run(&mut self) -> Result<()> {
         let (mft, device) = (self.mft, self.device);
-        let bitmap = self
-            .system_value(0, kind::BITMAP, &[], self.limits.memory_bytes)?
-            .unwrap_or_default();
+        let bitmap =
+            self.system_value(0, kind::BITMAP, &[], self.limits.memory_bytes)?.unwrap_or_default();
         mft.for_each(device, |number, record| {
             if let Err(error) = self.record(number, record, &bitmap) {
                 self.damaged(number, error)?;
@@ -260,9 +259,7 @@ impl<'a> Scanner<'a> {
         for attribute in base.header.attributes(&base.bytes) {
             let attribute = attribute.map_err(in_base)?;
             if attribute.kind == kind::ATTRIBUTE_LIST {
-                let bytes =
-                    list_bytes(self.device, &attribute).map_err(|error| error.in_record(number))?;
-                list = Some(bytes);
+                list = Some(list_bytes(self.device, number, &attribute)?);
             }
         }
         let mut loaded = Loaded { segments: vec![base], list };
@@ -351,7 +348,9 @@ impl Loaded {
                 pieces.push(Piece { segment: segment.number, attribute });
             }
         }
-        if lines.is_some_and(|lines| lines.iter().filter(|l| l.kind != kind::ATTRIBUTE_LIST).count() != named) {
+        if lines.is_some_and(|lines| {
+            lines.iter().filter(|l| l.kind != kind::ATTRIBUTE_LIST).count() != named
+        }) {
             return Err(Fault::new(0, "an attribute of the list is missing").in_record(number));
         }
         sort(&mut pieces);
@@ -369,7 +368,11 @@ fn sort(pieces: &mut [Piece<'_>]) {
     pieces.sort_by(|a, b| {
         let key = |piece: &Piece<'_>| (piece.attribute.kind, piece.attribute.first_vcn());
         let (a_key, b_key) = (key(a), key(b));
-        a_key.0.cmp(&b_key.0).then_with(|| a.attribute.name.cmp(b.attribute.name)).then(a_key.1.cmp(&b_key.1))
+        a_key
+            .0
+            .cmp(&b_key.0)
+            .then_with(|| a.attribute.name.cmp(b.attribute.name))
+            .then(a_key.1.cmp(&b_key.1))
     });
 }
 

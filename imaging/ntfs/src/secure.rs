@@ -32,9 +32,8 @@ impl Descriptors {
             while at + HEADER <= end {
                 let copy = entry(&bytes, at, at, end);
                 let mirror = at + BLOCK;
-                let found = copy.or_else(|| {
-                    entry(&bytes, mirror, at, (end + BLOCK).min(bytes.len()))
-                });
+                let found =
+                    copy.or_else(|| entry(&bytes, mirror, at, (end + BLOCK).min(bytes.len())));
                 let Some((id, start, len)) = found else {
                     // All zero: the rest of this block is unused.
                     if bytes[at..at + HEADER].iter().all(|&b| b == 0) {
@@ -58,6 +57,7 @@ impl Descriptors {
         self.bytes.get(start..start + len)
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -80,8 +80,7 @@ fn entry(bytes: &[u8], at: usize, own: usize, end: usize) -> Option<(u32, usize,
 /// NTFS' hash of a descriptor: rotate by 3 and add, over 32-bit words.
 fn hash_of(descriptor: &[u8]) -> u32 {
     descriptor.chunks_exact(4).fold(0u32, |hash, word| {
-        hash.rotate_left(3)
-            .wrapping_add(u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+        hash.rotate_left(3).wrapping_add(u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
     })
 }
 

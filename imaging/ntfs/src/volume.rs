@@ -240,8 +240,7 @@ impl Volume {
         let mut head = [0; 4];
         stream.is_some_and(|stream| {
             let opened = ContentSource::open(self, stream.content);
-            opened.and_then(|mut bytes| bytes.read_exact(&mut head)).is_ok()
-                && is_hibernated(&head)
+            opened.and_then(|mut bytes| bytes.read_exact(&mut head)).is_ok() && is_hibernated(&head)
         })
     }
 
