@@ -89,6 +89,7 @@ pub struct Compressor {
 
 enum Encoder {
     Xpress(Box<xpress::Encoder>),
+    Lzx(Box<lzx::Encoder>),
 }
 
 impl Compressor {
@@ -97,7 +98,7 @@ impl Compressor {
         codec.check_chunk_bytes(chunk_bytes)?;
         let inner = match codec {
             Codec::Xpress => Encoder::Xpress(Box::new(xpress::Encoder::new(level))),
-            Codec::Lzx => return Err(Error::Unsupported { what: "LZX compression" }),
+            Codec::Lzx => Encoder::Lzx(Box::new(lzx::Encoder::new(chunk_bytes, level))),
             Codec::Lzms => return Err(Error::Unsupported { what: "LZMS compression" }),
         };
         Ok(Compressor { chunk_bytes, inner })
@@ -115,6 +116,7 @@ impl Compressor {
         out.resize(input.len() - 1, 0);
         let written = match &mut self.inner {
             Encoder::Xpress(encoder) => encoder.compress(input, out),
+            Encoder::Lzx(encoder) => encoder.compress(input, out),
         };
         out.truncate(written.unwrap_or(0));
         written.is_some()

@@ -109,8 +109,7 @@ fn depths(a: &mut [u32], limit: usize) -> [u32; LIMIT_MAX + 1] {
 
 /// Lengthens the shortest-loss codewords until the code fits.
 fn limit_depths(per_length: &mut [u32; LIMIT_MAX + 1], limit: usize) {
-    let mut used: u64 =
-        (1..=limit).map(|len| u64::from(per_length[len]) << (limit - len)).sum();
+    let mut used: u64 = (1..=limit).map(|len| u64::from(per_length[len]) << (limit - len)).sum();
     let full = 1u64 << limit;
     while used > full {
         // Push one codeword of the longest length below the limit down by one.

@@ -285,7 +285,7 @@ fn read_lens(
         .build(&pretree_lens, sorted, |symbol| symbol)
         .map_err(|_| bad_code(reader, "the code of lengths has too many codewords"))?;
     let unused = "unused codeword of the code of lengths";
-    let mut symbol_of = |reader: &mut BitReader<'_>| {
+    let symbol_of = |reader: &mut BitReader<'_>| {
         reader.refill();
         let entry = pretree.lookup(reader.peek());
         reader.consume(entry & 0x1f);

@@ -13,10 +13,14 @@
 //!   uncompressed   padding to a word, three recent offsets of 32 bits, bytes, padding to a word
 //! ```
 
+mod block;
 mod calls;
 mod decode;
+mod encode;
+mod lazy;
 
 pub(crate) use decode::Decoder;
+pub(crate) use encode::Encoder;
 
 const NAME: &str = "LZX";
 
