@@ -280,6 +280,8 @@ impl Scanner<'_> {
         }
         let links = matches!(tag, reparse_tag::SYMLINK | reparse_tag::MOUNT_POINT);
         found.node.attributes |= attribute::REPARSE_POINT;
+        // Every link has empty contents on NTFS; in a WIM the reparse data is its only stream.
+        found.node.streams.retain(|stream| stream.name.is_some() || stream.len_bytes > 0);
         found.node.extra_mut().reparse = Some(Reparse {
             tag,
             // Targets are as the file system has them: nobody has fixed them up.

@@ -21,6 +21,7 @@ mod error;
 mod file;
 mod link;
 mod mft;
+mod object_id;
 mod raw;
 mod record;
 mod runs;

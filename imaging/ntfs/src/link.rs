@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use gilt_wim::tree::{Entry, NodeId, SecurityId, Tree};
 
 use crate::error::{Fault, Result};
+use crate::object_id::object_ids;
 use crate::scan::{FIRST_USER_RECORD, Link, ROOT_RECORD, Scanner, SecurityKey};
 use crate::secure::Descriptors;
 use crate::special::Special;
@@ -48,6 +49,9 @@ impl Scanner<'_> {
                 continue; // "." in itself
             }
             if link.parent.record == EXTEND_RECORD {
+                if link.name == "$ObjId".into() {
+                    self.take_object_ids(link.child)?;
+                }
                 roots_of_metadata.push(link.child);
                 continue;
             }
@@ -76,6 +80,26 @@ impl Scanner<'_> {
         self.mark(&mut reach, &roots_of_metadata, Reach::Metadata)?;
         self.note_orphans(&reach)?;
         self.renumber(root, &reach, descriptors)
+    }
+
+    /// Adds the birth ids to the files that have them.
+    fn take_object_ids(&mut self, index: u32) -> Result<()> {
+        let record = self.stamps[index as usize].file.record;
+        let known = match object_ids(self, record) {
+            Ok(known) => known,
+            Err(error) => return self.damaged(record, error),
+        };
+        for (node, stamp) in self.nodes.iter_mut().zip(&self.stamps) {
+            if let Some(extra) = &mut node.extra
+                && let Some(own) = &mut extra.object_id
+                && let Some(full) = known.get(&stamp.file)
+                && own[..] == full[..16]
+                && full[16..] != [0; 48]
+            {
+                *own = full[..].into();
+            }
+        }
+        Ok(())
     }
 
     /// Node index by record number.

@@ -13,6 +13,6 @@ mod windows;
 
 pub use contents::{Rng, bytes};
 pub use manifest::{Known, Manifest};
-pub use mount::{Format, Mount, format};
+pub use mount::{Format, Mount, Ownership, format};
 pub use recipe::{Recipe, make};
 pub use windows::{Wof, ea, junction, other_reparse, security_descriptor, symlink};

@@ -39,21 +39,34 @@ pub fn format(image: &Path, format: &Format) -> Result<()> {
     Ok(())
 }
 
+/// How ntfs-3g treats owners. Security descriptors can only be set under `Kept`; files made under
+/// `Ignored` get a descriptor of their own, as on volumes of Windows NT 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    Ignored,
+    Kept,
+}
+
 pub struct Mount {
     dir: tempfile::TempDir,
     child: Option<Child>,
 }
 
 impl Mount {
-    pub fn new(image: &Path) -> Result<Self> {
+    pub fn new(image: &Path, ownership: Ownership) -> Result<Self> {
+        let mut options =
+            "no_detach,streams_interface=windows,compression,big_writes,efs_raw".to_owned();
+        if ownership == Ownership::Kept {
+            options += ",permissions";
+        }
         let dir = tempfile::tempdir()?;
         let device = fs::metadata(dir.path())?.dev();
         let mut child = Command::new("ntfs-3g")
-            .args(["-o", "no_detach,streams_interface=windows,compression,big_writes,efs_raw"])
+            .args(["-o", &options])
             .arg(image)
             .arg(dir.path())
             .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::null())
             .spawn()
             .context("needs ntfs-3g: run ci/setup")?;
         let start = Instant::now();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::contents::{Rng, bytes};
 use crate::manifest::Manifest;
-use crate::mount::{Format, Mount, format};
+use crate::mount::{Format, Mount, Ownership, format};
 use crate::windows::{Wof, ea, junction, other_reparse, security_descriptor, symlink};
 
 /// How much of everything. Features scale with the number of files and never vanish.
@@ -58,9 +58,10 @@ pub fn make(image: &Path, recipe: &Recipe) -> Result<Manifest> {
     };
     format(image, &volume)?;
     let mut maker = Maker {
-        mount: Mount::new(image)?,
+        mount: Mount::new(image, Ownership::Ignored)?,
         rng: Rng::new(recipe.seed),
         manifest: Manifest::default(),
+        acls: Vec::new(),
         recipe,
     };
     maker.ordinary()?;
@@ -74,7 +75,12 @@ pub fn make(image: &Path, recipe: &Recipe) -> Result<Manifest> {
     if recipe.special {
         maker.special()?;
     }
-    let Maker { mount, manifest, .. } = maker;
+    let Maker { mount, manifest, acls, .. } = maker;
+    mount.finish()?;
+    let mount = Mount::new(image, Ownership::Kept)?;
+    for (path, descriptor) in acls {
+        mount.set(&mount.path(&path), "acl", &descriptor)?;
+    }
     mount.finish()?;
     Ok(manifest)
 }
@@ -83,6 +89,8 @@ struct Maker<'a> {
     mount: Mount,
     rng: Rng,
     manifest: Manifest,
+    /// Descriptors to be set when all else is done.
+    acls: Vec<(String, Vec<u8>)>,
     recipe: &'a Recipe,
 }
 
@@ -138,7 +146,7 @@ impl Maker<'_> {
         self.dir("Windows/System32/drivers")?;
         let mut dir = String::new();
         while made < self.recipe.files {
-            if made % 20 == 0 {
+            if made % 20 == 0 || dir.is_empty() {
                 let app = made / 400;
                 dir = match app % 3 {
                     0 => format!("Program Files/App {app}/part{}", made / 20 % 20),
@@ -152,7 +160,8 @@ impl Maker<'_> {
             self.random_file(&path, size)?;
             if made % 13 == 0 {
                 let owner = (made % self.recipe.scaled(300, 20)) as u32;
-                self.set(&path, "acl", &security_descriptor(2000 + owner, 1 + owner % 7))?;
+                let descriptor = security_descriptor(2000 + owner, 1 + owner % 7);
+                self.acls.push((path.clone(), descriptor));
             }
             if made % 37 == 0 {
                 // READONLY, HIDDEN, SYSTEM, ARCHIVE, NOT_CONTENT_INDEXED in turn.
@@ -347,7 +356,7 @@ impl Maker<'_> {
                 (&file("app alias"), other_reparse(0x8000_001B, b"\x03\0\0\0made up")),
                 (&file("foreign"), other_reparse(0x0000_0042, b"whatever it is")),
             ] {
-                self.file(path, &[])?;
+                File::create(self.mount.path(path))?;
                 self.set(path, "reparse_data", &data)?;
             }
             for (path, data) in [
@@ -385,7 +394,7 @@ impl Maker<'_> {
         self.dir("special")?;
         for (name, tag) in [("dedup", 0x8000_0013u32), ("cloud", 0x9000_101A)] {
             let path = format!("special/{name}");
-            self.file(&path, &[])?;
+            File::create(self.mount.path(&path))?;
             self.set(&path, "reparse_data", &other_reparse(tag, &[5; 40]))?;
         }
         Ok(())
