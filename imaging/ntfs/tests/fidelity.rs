@@ -66,3 +66,25 @@ fn check(recipe: &Recipe) {
 fn a_volume_with_every_feature_is_read_as_it_was_made_and_as_wimlib_reads_it() {
     check(&Recipe::small());
 }
+
+#[test]
+fn sectors_and_records_of_4096_bytes_are_read() {
+    check(&Recipe { sector_bytes: 4096, seed: 2, ..Recipe::small() });
+}
+
+#[test]
+fn clusters_smaller_than_a_record_are_read() {
+    check(&Recipe { cluster_bytes: 512, seed: 3, ..Recipe::small() });
+}
+
+#[test]
+fn clusters_of_64_kib_are_read() {
+    check(&Recipe { cluster_bytes: 65536, files: 200, seed: 4, ..Recipe::small() });
+}
+
+#[test]
+fn clusters_of_2_mib_are_read() {
+    let recipe =
+        Recipe { cluster_bytes: 2 << 20, files: 30, bytes: 1 << 20, seed: 5, ..Recipe::small() };
+    check(&recipe);
+}

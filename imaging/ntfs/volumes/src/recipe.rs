@@ -42,6 +42,11 @@ impl Recipe {
         Self { files: 600, bytes: 12 << 20, ..Self::full() }
     }
 
+    fn fragments(&self) -> u64 {
+        let most = if self.cluster_bytes > 4096 { (16 << 20) / self.cluster_bytes } else { 24_000 };
+        self.scaled(24_000, 3000).min(most.into())
+    }
+
     fn scaled(&self, of_full: u64, at_least: u64) -> u64 {
         (of_full * self.files / 80_000).max(at_least)
     }
@@ -49,7 +54,8 @@ impl Recipe {
 
 /// Makes the image and tells what is in it.
 pub fn make(image: &Path, recipe: &Recipe) -> Result<Manifest> {
-    let spread = recipe.files * u64::from(recipe.cluster_bytes) * 2;
+    let clusters = recipe.files * 2 + 800 + recipe.fragments() * 2;
+    let spread = clusters * u64::from(recipe.cluster_bytes);
     let volume = Format {
         volume_bytes: (recipe.bytes + recipe.bytes / 4 + spread + (128 << 20))
             .next_multiple_of(1 << 20),
@@ -329,7 +335,7 @@ impl Maker<'_> {
             self.manifest.add(&path, &contents);
         }
         // So many fragments that the run list needs extension records by the dozen.
-        let fragments = self.recipe.scaled(24_000, 3000);
+        let fragments = self.recipe.fragments();
         let step = u64::from(self.recipe.cluster_bytes) * 2;
         let len = fragments * step;
         let mut contents = vec![0; len as usize];
