@@ -10,6 +10,7 @@
 //! bounds everything a hostile image can ask for.
 #![forbid(unsafe_code)]
 
+mod build;
 mod bytes;
 mod dir;
 mod error;
@@ -22,6 +23,7 @@ mod symlink;
 mod volume;
 mod xattr;
 
+pub use build::{Advance, BuildOptions, Built, WriteAt, build};
 pub use error::{Ext4Error, Result};
 pub use extents::Mapping;
 pub use symlink::{symlink_reparse, symlink_target};
