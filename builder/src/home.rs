@@ -8,6 +8,7 @@
 //!   history/<image>.json      how long each layer took, and of which inputs it was made
 //!   runs/<id>/                of one running build; locked by it, swept by the next when it died
 //!   evidence/<id>/            what is kept of a failed build
+//!   inputs/<sha256>           fetched media and files
 //!   locks/<key>               held while a checkpoint is being made
 //!   tmp/                      folders under construction; a rename publishes them
 //! ```
@@ -45,7 +46,16 @@ impl Home {
     /// Opens (and creates) the home, and sweeps what dead runs left.
     pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
         let home = Self { root: root.into() };
-        for part in ["checkpoints", "captures", "results", "history", "runs", "evidence", "locks"] {
+        for part in [
+            "checkpoints",
+            "captures",
+            "results",
+            "history",
+            "runs",
+            "evidence",
+            "inputs",
+            "locks",
+        ] {
             fs::create_dir_all(home.root.join(part))?;
         }
         fs::create_dir_all(home.tmp())?;
@@ -75,6 +85,11 @@ impl Home {
 
     pub fn evidence(&self) -> PathBuf {
         self.root.join("evidence")
+    }
+
+    /// Fetched inputs, each named by its SHA-256.
+    pub fn inputs(&self) -> PathBuf {
+        self.root.join("inputs")
     }
 
     fn runs(&self) -> PathBuf {

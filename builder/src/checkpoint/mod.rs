@@ -7,17 +7,20 @@
 //!   memory.state       the running guest, with memory.state.json (what it fits)    optional
 //!   uefi-vars.fd       the firmware's variables                                    optional
 //!   tpm/               the TPM's state                                             optional
-//!   access.key         the private key that opens the guest, readable by its owner only
+//!   access.key         the private key that opens the guest, readable by its owner only;
+//!                      none after generalizing, when no key opens it any more
 //! ```
 //! A checkpoint is filled in a staging folder and appears by rename, so a killed build leaves no
 //! half of one. Nothing changes a checkpoint once it is there; overlays rely on it.
 
 use crate::home::{Home, write_atomically};
+use crate::plan::{CheckpointIndex, CheckpointInfo, LayerInputsRecord, LayerKey};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Raised when the meaning of a field changes; other formats are not reused.
 const FORMAT: u32 = 1;
@@ -46,8 +49,8 @@ pub struct Record {
     pub username: String,
     /// The matching public key, to be proved gone from images.
     pub public_key: String,
-    /// The host key the guest showed, in `known_hosts` form.
-    pub host_key: Option<String>,
+    /// The key was made by gilt, and each later build replaces it.
+    pub key_is_ours: bool,
 }
 
 /// A checkpoint that is whole.
@@ -130,7 +133,10 @@ impl Checkpoints {
     pub fn publish(&self, staging: &Path, mut record: Record) -> io::Result<Checkpoint> {
         record.format = FORMAT;
         let key = record.key.clone();
-        restrict(&staging.join(ACCESS_KEY))?;
+        let access_key = staging.join(ACCESS_KEY);
+        if access_key.exists() {
+            restrict(&access_key)?;
+        }
         fs::write(staging.join(RECORD), serde_json::to_vec_pretty(&record)?)?;
         let target = self.folder(&key);
         if target.exists() && self.read(&key).is_none() {
@@ -201,13 +207,43 @@ pub struct History {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerHistory {
-    pub key: String,
     pub seconds: f64,
-    /// The layer's named inputs and their digests (`LayerInputsRecord`).
-    pub inputs: serde_json::Value,
+    pub made_of: LayerInputsRecord,
+}
+
+/// What `plan` asks of earlier builds.
+pub struct Index<'a> {
+    pub checkpoints: &'a Checkpoints,
+    pub home: &'a Home,
+}
+
+impl CheckpointIndex for Index<'_> {
+    fn find(&self, key: &LayerKey) -> Option<CheckpointInfo> {
+        let found = self.checkpoints.find(&key.to_string())?;
+        let created: jiff::Timestamp = found.record.created.parse().ok()?;
+        Some(CheckpointInfo {
+            created: created.into(),
+            seconds: found.record.seconds,
+            bytes: found.bytes(),
+        })
+    }
+
+    fn last_for(&self, image: &str, layer: &str) -> Option<LayerInputsRecord> {
+        History::load(self.home, image).layers.remove(layer).map(|last| last.made_of)
+    }
+
+    fn last_duration(&self, image: &str, layer: &str) -> Option<Duration> {
+        let last = History::load(self.home, image).layers.remove(layer)?;
+        Duration::try_from_secs_f64(last.seconds).ok()
+    }
 }
 
 impl History {
+    /// How long a build from nothing took, stage by stage.
+    pub fn expected_seconds(&self) -> Option<f64> {
+        (!self.stages.is_empty()).then(|| self.stages.values().sum())
+    }
+
     fn path(home: &Home, image: &str) -> PathBuf {
         let safe: String = image
             .chars()
@@ -277,7 +313,7 @@ mod tests {
             seconds: 1.0,
             username: "gilt-build".into(),
             public_key: "ssh-ed25519 AAAA".into(),
-            host_key: None,
+            key_is_ours: true,
         }
     }
 

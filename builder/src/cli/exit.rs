@@ -1,5 +1,7 @@
 //! The one map from failures to exit codes and hints.
 
+use std::path::PathBuf;
+
 /// Exit codes of gilt; documented in docs/exit-codes.md. Clap itself exits with 2 on bad usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -29,11 +31,15 @@ pub struct Failure {
     pub error: anyhow::Error,
     /// The way out, if there is one.
     pub hint: Option<String>,
+    /// What was kept of a failed build; printed last.
+    pub evidence: Option<PathBuf>,
+    /// Disks and files left where they are (`--on-error=abort`).
+    pub kept: Option<PathBuf>,
 }
 
 impl Failure {
     pub fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
-        Self { exit, error: error.into(), hint: None }
+        Self { exit, error: error.into(), hint: None, evidence: None, kept: None }
     }
 
     pub fn usage(message: impl std::fmt::Display) -> Self {
@@ -50,6 +56,12 @@ impl Failure {
         eprintln!("error: {:#}", self.error);
         if let Some(hint) = &self.hint {
             eprintln!("hint: {hint}");
+        }
+        if let Some(folder) = &self.kept {
+            eprintln!("kept: {}", folder.display());
+        }
+        if let Some(folder) = &self.evidence {
+            eprintln!("evidence: {}", folder.display());
         }
     }
 }

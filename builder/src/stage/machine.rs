@@ -1,6 +1,6 @@
 //! The reference machine while it runs: started cold or from a checkpoint, saved after a layer.
 
-use super::guest::{Access, Guest};
+use super::guest::{Access, Guest, Served};
 use super::{Job, StageError};
 use crate::checkpoint::{self, Checkpoint, Record};
 use crate::template::model as template;
@@ -9,13 +9,13 @@ use gilt_vm::{
     Display, Firmware, GuestClock, MachineSpec, NetDevice, NetworkSpec, OnGuestReset, StartFrom,
     TpmSpec, Vm,
 };
-use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A running guest one is logged in to.
 pub struct Machine {
-    pub vm: Box<dyn Vm>,
+    pub vm: Arc<dyn Vm>,
     pub guest: Guest,
     /// The key of the checkpoint the running disk lies over; `None` before the first.
     pub parent: Option<String>,
@@ -27,9 +27,9 @@ pub const OVERHEAD_BYTES: u64 = 256 << 20;
 impl Job {
     /// The machine of the template, over the disk given, with nothing else attached.
     pub fn spec(&self, disk: PathBuf, name: &str) -> MachineSpec {
-        let machine = &self.build.machine;
+        let machine = &self.build.spec.machine;
         let mut spec = MachineSpec::new(
-            format!("{}-{}", self.build.name, self.id),
+            format!("{}-{}", self.build.spec.name, self.id),
             self.run.file(&format!("{name}-serial.log")),
         );
         spec.cpu_count = machine.cpus;
@@ -61,7 +61,7 @@ impl Job {
         };
         spec.network = device.map(|device| NetworkSpec {
             device,
-            ..NetworkSpec::forwarding(self.build.communicator.port)
+            ..NetworkSpec::forwarding(self.build.spec.communicator.port)
         });
         spec.tpm = machine.tpm.then(|| TpmSpec { state_dir: self.run.file("tpm") });
         spec.display = if self.options.vnc || machine.display == template::Display::Vnc {
@@ -74,7 +74,7 @@ impl Job {
             template::Accelerator::Tcg => Accelerator::Tcg,
             _ => Accelerator::Auto,
         };
-        spec.clock = match self.build.guest {
+        spec.clock = match self.build.spec.guest {
             template::Guest::Linux => GuestClock::Utc,
             template::Guest::Windows => GuestClock::LocalTime,
         };
@@ -90,7 +90,7 @@ impl Job {
             .enumerate()
             .map(|(index, medium)| CdromSpec {
                 medium,
-                interface: match self.build.guest {
+                interface: match self.build.spec.guest {
                     template::Guest::Linux => CdromInterface::VirtioScsi,
                     template::Guest::Windows => CdromInterface::Sata,
                 },
@@ -117,6 +117,7 @@ impl Job {
         let started = Instant::now();
         self.bring_firmware_state(checkpoint)?;
         let access = Access::of_checkpoint(checkpoint)?;
+        let served = Served::start(self).await?;
         let number = self.next_overlay();
         let disk = self.overlay_over(&key, number).await?;
         let spec = self.with_cdroms(self.spec(disk.clone(), "guest"), [None, None]);
@@ -125,8 +126,9 @@ impl Job {
             let from = StartFrom::SavedState(&memory);
             match self.driver.start(&spec, self.run.path(), from).await {
                 Ok(vm) => {
+                    let vm = self.watch(vm);
                     let patience = Duration::from_secs(60);
-                    match Guest::connect(self, vm.as_ref(), &access, patience).await {
+                    match Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await {
                         Ok(guest) => resumed = Some((vm, guest)),
                         Err(error) => {
                             self.events.note(format!("the saved state did not answer ({error}); booting instead"));
@@ -150,8 +152,9 @@ impl Job {
             Some(both) => both,
             None => {
                 let vm = self.driver.start(&spec, self.run.path(), StartFrom::PowerOn).await?;
-                let patience = self.build.communicator.timeout;
-                let guest = Guest::connect(self, vm.as_ref(), &access, patience).await?;
+                let vm = self.watch(vm);
+                let patience = self.build.spec.communicator.timeout;
+                let guest = Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await?;
                 (vm, guest)
             }
         };
@@ -162,7 +165,7 @@ impl Job {
             started.elapsed().as_secs_f64()
         ));
         let mut machine = Machine { vm, guest, parent: Some(key) };
-        machine.guest.renew_access(self).await?;
+        machine.guest.renew_access().await?;
         Ok(machine)
     }
 
@@ -184,7 +187,7 @@ impl Job {
 }
 
 impl Machine {
-    pub fn new(vm: Box<dyn Vm>, guest: Guest) -> Self {
+    pub fn new(vm: Arc<dyn Vm>, guest: Guest) -> Self {
         Self { vm, guest, parent: None }
     }
 
@@ -196,19 +199,19 @@ impl Machine {
         layer: &str,
         seconds: f64,
     ) -> Result<Checkpoint, StageError> {
-        self.guest.sync(job).await?;
+        self.guest.sync().await?;
         let staging = job
             .home
             .staging_dir(&job.id, key)
             .map_err(StageError::io("make a folder for a checkpoint"))?;
         let next = job.run.file(&format!("overlay-{}.qcow2", job.next_overlay()));
-        let uefi = matches!(job.build.machine.firmware, template::Firmware::Uefi);
+        let uefi = matches!(job.build.spec.machine.firmware, template::Firmware::Uefi);
         let request = CheckpointRequest {
             new_overlays: vec![next],
             backing_names: Some(vec![job.checkpoints.disk_path(key)]),
             memory_state: job.options.keep_memory.then(|| staging.join(checkpoint::MEMORY)),
             uefi_variables: uefi.then(|| staging.join(checkpoint::UEFI_VARIABLES)),
-            tpm_state: job.build.machine.tpm.then(|| staging.join(checkpoint::TPM)),
+            tpm_state: job.build.spec.machine.tpm.then(|| staging.join(checkpoint::TPM)),
         };
         let frozen = self.vm.checkpoint(&request).await?;
         let disk = &frozen.disks[0];
@@ -219,13 +222,13 @@ impl Machine {
             format: 0,
             key: key.to_owned(),
             parent: self.parent.clone(),
-            image: job.build.name.clone(),
+            image: job.build.spec.name.clone(),
             layer: layer.to_owned(),
             created: crate::now(),
             seconds,
             username: self.guest.access.username.clone(),
             public_key: self.guest.access.public_key.clone(),
-            host_key: self.guest.host_key(),
+            key_is_ours: self.guest.access.is_ours(),
         };
         let checkpoints = job.checkpoints.clone();
         let saved = job
@@ -242,10 +245,6 @@ impl Machine {
     /// The disk the guest writes now.
     pub fn disk(&self) -> PathBuf {
         self.vm.disks().into_iter().next().unwrap_or_default()
-    }
-
-    pub fn host_as_seen_by_guest(&self) -> IpAddr {
-        self.vm.info().host_as_seen_by_guest.unwrap_or(IpAddr::from([10, 0, 2, 2]))
     }
 }
 

@@ -5,7 +5,7 @@ use super::machine::Machine;
 use super::{Job, OnError, StageError};
 use crate::event::Event;
 use crate::template::model::{Action, Code, FileTransfer, Provisioner, Shell, UploadSource};
-use crate::template::{Location, RuntimeValues};
+use crate::template::RuntimeValues;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ pub async fn run(
         match &step.action {
             Action::Shell(shell) => run_shell(job, machine, around, step, shell).await?,
             Action::File(transfer) => copy(job, machine, around, transfer).await?,
-            Action::Restart(restart) => machine.guest.restart(job, &machine.vm, restart.timeout).await?,
+            Action::Restart(restart) => machine.guest.restart(machine.vm.as_ref(), restart.timeout).await?,
             Action::Breakpoint(stop) => breakpoint(job, machine, stop.note.as_deref()).await?,
             Action::PowerShell(_)
             | Action::WindowsShell(_)
@@ -159,7 +159,7 @@ async fn breakpoint(job: &Job, machine: &Machine, note: Option<&str>) -> Result<
         return Ok(());
     }
     let note = note.unwrap_or("breakpoint");
-    job.events.note(format!("{note}; log in with: {}", machine.guest.login_hint()));
+    job.events.note(format!("{note}; log in with: {}", machine.guest.login_hint(job)?));
     job.events.note("press Enter to go on");
     let read = job.blocking(|| {
         let mut line = String::new();
@@ -169,11 +169,6 @@ async fn breakpoint(job: &Job, machine: &Machine, note: Option<&str>) -> Result<
         line = read => line.map(drop),
         () = job.cancel.cancelled() => Err(StageError::Cancelled),
     }
-}
-
-/// The runtime path of an input that is a file on this host.
-pub fn is_local(location: &Location) -> bool {
-    matches!(location, Location::Path(_))
 }
 
 #[cfg(test)]
