@@ -1,1 +1,38 @@
-//! Reference machines: the `VmDriver` trait, its drivers, and the ways into a guest.
+//! Reference machines: the [`VmDriver`] and [`Vm`] traits, the drivers behind them, and the ways
+//! into a guest.
+//!
+//! ```text
+//!  MachineSpec ──start──▶ Vm ──┬─ send_keys, screenshot, serial, change_medium
+//!      ▲                       ├─ checkpoint: frozen disks (+ memory) without a reboot
+//!      │  SavedState           └─ exit_watch: powered off | reset | panicked | died
+//!      └──────────resume──────────┘
+//! ```
+//!
+//! **Invariant:** nothing here knows of templates, layers or images.
+//! **Invariant:** a machine ends with the value that stands for it, and with this process.
+
+// pub mod boot_command;
+// #[cfg(feature = "testing")]
+// pub mod conformance;
+#[cfg_attr(not(feature = "testing"), allow(dead_code))]
+mod cpio;
+mod driver;
+mod error;
+// #[cfg(feature = "testing")]
+// pub mod fake;
+pub mod guest;
+pub mod keys;
+// pub mod media;
+pub mod process;
+#[cfg(unix)]
+pub mod qemu;
+pub mod registry;
+pub mod screen;
+pub mod serial;
+mod spec;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use driver::*;
+pub use error::{Error, Result};
+pub use spec::*;

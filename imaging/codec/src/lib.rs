@@ -15,6 +15,7 @@ mod bits;
 mod copy;
 mod error;
 mod huffman;
+mod lzms;
 pub mod lznt1;
 mod lzx;
 mod matching;
@@ -132,6 +133,7 @@ pub struct Decompressor {
 enum Decoder {
     Xpress(Box<xpress::Decoder>),
     Lzx(Box<lzx::Decoder>),
+    Lzms(Box<lzms::Decoder>),
 }
 
 impl Decompressor {
@@ -141,7 +143,7 @@ impl Decompressor {
         let inner = match codec {
             Codec::Xpress => Decoder::Xpress(Box::new(xpress::Decoder::new())),
             Codec::Lzx => Decoder::Lzx(Box::new(lzx::Decoder::new(chunk_bytes))),
-            Codec::Lzms => return Err(Error::Unsupported { what: "LZMS decompression" }),
+            Codec::Lzms => Decoder::Lzms(Box::new(lzms::Decoder::new())),
         };
         Ok(Decompressor { chunk_bytes, inner })
     }
@@ -160,6 +162,7 @@ impl Decompressor {
         match &mut self.inner {
             Decoder::Xpress(decoder) => decoder.decompress(input, output),
             Decoder::Lzx(decoder) => decoder.decompress(input, output),
+            Decoder::Lzms(decoder) => decoder.decompress(input, output),
         }
     }
 }

@@ -181,3 +181,37 @@ fn lzx_chunks_of_64_kib_and_more_are_exchanged_with_wimlib() {
         both_ways(Codec::Lzx, &["LZX:20", "LZX:50"], 1 << order, &LEVELS);
     }
 }
+
+#[test]
+fn lzms_chunks_of_wimlib_are_decoded() {
+    for order in [15, 16, 17, 20, 21] {
+        both_ways(Codec::Lzms, &["LZMS:20", "LZMS:50", "LZMS:100"], 1 << order, &[]);
+    }
+}
+
+/// The translation of x86 addresses has rules of its own at the ends of a chunk.
+#[test]
+fn lzms_chunks_of_code_and_of_every_small_size_are_decoded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = samples::Random(11);
+    for round in 0..40 {
+        let len = 32768 + 40 + round * 3 + random.below(10);
+        let mut data = samples::code(len, round as u64 + 100);
+        for at in [0, 1, 2, 32768, 32769] {
+            if random.below(2) == 0 {
+                data[at] = 0xe8;
+            }
+        }
+        // Calls of one target up to the very end.
+        let from = len - 30 - random.below(10);
+        for at in (from..len - 4).step_by(5 + random.below(3)) {
+            data[at] = 0xe8;
+            let operand = (20_000u32).wrapping_sub(at as u32);
+            data[at + 1..at + 5].copy_from_slice(&operand.to_le_bytes());
+        }
+        let wim = capture(dir.path(), &data, "LZMS:50", 32768);
+        let decoded = decode(&wim, Codec::Lzms, 32768).expect("compressible");
+        let wrong = decoded.iter().zip(&data).position(|(a, b)| a != b);
+        assert_eq!(wrong, None, "round {round}, length {len}");
+    }
+}

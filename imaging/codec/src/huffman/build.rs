@@ -37,7 +37,9 @@ impl CodeBuilder {
             if let Some(&key) = self.keys.first() {
                 let symbol = key as usize & ((1 << SYMBOL_BITS) - 1);
                 lens[symbol] = 1;
-                lens[usize::from(symbol == 0)] = 1;
+                if let Some(partner) = lens.get_mut(usize::from(symbol == 0)) {
+                    *partner = 1;
+                }
             }
             return;
         }

@@ -63,6 +63,15 @@ impl Counts {
         *self = Counts::new();
     }
 
+    pub(super) fn add(&mut self, other: &Counts) {
+        let pairs = (self.main.iter_mut().zip(&other.main))
+            .chain(self.length.iter_mut().zip(&other.length))
+            .chain(self.aligned.iter_mut().zip(&other.aligned));
+        for (count, more) in pairs {
+            *count += more;
+        }
+    }
+
     #[inline(always)]
     pub(super) fn literal(&mut self, byte: u8) {
         self.main[usize::from(byte)] += 1;
@@ -249,11 +258,6 @@ impl BlockWriter {
             }
             pos += sequence.len as usize;
         }
-    }
-
-    /// Bits that the lengths of the codes take, about.
-    pub(super) fn is_over(&self, writer: &BitWriter<'_>) -> bool {
-        writer.is_full()
     }
 }
 

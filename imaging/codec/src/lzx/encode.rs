@@ -1,10 +1,11 @@
 //! LZX encoding: from a chunk to its blocks.
 
 use super::block::{BlockWriter, Counts, Sequence, max_offset};
+use super::optimal::{self, Finder, Parser, Plan};
 use super::{LITERALS, calls, lazy, slot_count};
 use crate::Level;
 use crate::bits::BitWriter;
-use crate::matching::{HashChain, Position, Window};
+use crate::matching::{Effort, HashChain, Position, Trees, Window};
 
 /// An encoder for chunks of 32 KiB, or for any larger.
 pub(crate) enum Encoder {
@@ -31,10 +32,20 @@ impl Encoder {
 }
 
 pub(crate) struct Core<P, const B: usize, const SLOTS: usize> {
-    level: Level,
+    parser: Parse<P, B, SLOTS>,
+    shared: Shared<B>,
+}
+
+enum Parse<P, const B: usize, const SLOTS: usize> {
+    Lazy(HashChain<P, B, SLOTS>),
+    Optimal(Box<Parser<P, B, SLOTS>>),
+}
+
+/// What every way of parsing uses.
+pub(super) struct Shared<const B: usize> {
+    pub(super) slots: usize,
     pub(super) max_offset: u32,
     pub(super) window: Window<B>,
-    pub(super) chain: HashChain<P, B, SLOTS>,
     pub(super) sequences: Vec<Sequence>,
     pub(super) counts: Counts,
     pub(super) blocks: BlockWriter,
@@ -42,28 +53,41 @@ pub(crate) struct Core<P, const B: usize, const SLOTS: usize> {
 
 impl<P: Position, const B: usize, const SLOTS: usize> Core<P, B, SLOTS> {
     fn new(chunk_bytes: u32, level: Level) -> Self {
+        let slots = slot_count(chunk_bytes);
+        let parser = match level {
+            Level::Fast => Parse::Lazy(HashChain::new()),
+            Level::Default => Parse::Optimal(Box::new(Parser::new(
+                Plan { effort: Effort { depth: 24, nice_len: 64 }, rounds: 1, take_len: 64 },
+                Finder::Chain(HashChain::new()),
+            ))),
+            Level::Max => Parse::Optimal(Box::new(Parser::new(
+                Plan { effort: Effort { depth: 100, nice_len: 257 }, rounds: 4, take_len: 257 },
+                Finder::Trees(Trees::new()),
+            ))),
+        };
         Core {
-            level,
-            max_offset: max_offset(chunk_bytes),
-            window: Window::new(),
-            chain: HashChain::new(),
-            sequences: Vec::with_capacity(chunk_bytes as usize / 2 + 2),
-            counts: Counts::new(),
-            blocks: BlockWriter::new(
-                LITERALS + 8 * slot_count(chunk_bytes),
-                chunk_bytes > 32 << 10,
-            ),
+            parser,
+            shared: Shared {
+                slots,
+                max_offset: max_offset(chunk_bytes),
+                window: Window::new(),
+                sequences: Vec::with_capacity(chunk_bytes as usize / 2 + 2),
+                counts: Counts::new(),
+                blocks: BlockWriter::new(LITERALS + 8 * slots, chunk_bytes > 32 << 10),
+            },
         }
     }
 
     fn compress(&mut self, input: &[u8], out: &mut [u8]) -> Option<usize> {
-        self.window.load(input);
-        calls::translate(self.window.data_mut(input.len()));
-        self.blocks.reset();
+        let Core { parser, shared } = self;
+        shared.window.load(input);
+        calls::translate(shared.window.data_mut(input.len()));
+        shared.blocks.reset();
         let mut writer = BitWriter::new(out);
-        match self.level {
-            Level::Fast | Level::Default | Level::Max => {
-                lazy::compress(self, input.len(), &mut writer)
+        match parser {
+            Parse::Lazy(chain) => lazy::compress(shared, chain, input.len(), &mut writer),
+            Parse::Optimal(parser) => {
+                optimal::compress(shared, parser, input.len(), &mut writer);
             }
         }
         writer.finish()

@@ -4,7 +4,7 @@
 //! saves, an offset costs its logarithm, a recent offset costs little.
 
 use super::block::Sequence;
-use super::encode::Core;
+use super::encode::Shared;
 use super::{MAX_MATCH, OFFSET_BIAS};
 use crate::bits::BitWriter;
 use crate::matching::{Effort, HashChain, Position, Window};
@@ -24,19 +24,20 @@ struct Choice {
 const NOTHING: Choice = Choice { len: 0, value: 0, score: 0 };
 
 pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
-    core: &mut Core<P, B, SLOTS>,
+    core: &mut Shared<B>,
+    chain: &mut HashChain<P, B, SLOTS>,
     end: usize,
     writer: &mut BitWriter<'_>,
 ) {
     let effort = Effort { depth: 32, nice_len: 96 };
-    core.chain.reset(&core.window);
+    chain.reset(&core.window);
     let mut recent = [1u32; 3];
     let mut pos = 0;
     while pos < end && !writer.is_full() {
         let start = pos;
         core.sequences.clear();
         core.counts.clear();
-        pos = parse(core, start, end, effort, &mut recent);
+        pos = parse(core, chain, start, end, effort, &mut recent);
         core.blocks.make_codes(&core.counts);
         core.blocks.write(writer, &core.window, start, pos - start, &core.sequences, &core.counts);
     }
@@ -105,13 +106,14 @@ fn look<P: Position, const B: usize, const SLOTS: usize>(
 
 /// Chooses until the end of a block and answers its end.
 fn parse<P: Position, const B: usize, const SLOTS: usize>(
-    core: &mut Core<P, B, SLOTS>,
+    core: &mut Shared<B>,
+    chain: &mut HashChain<P, B, SLOTS>,
     start: usize,
     end: usize,
     effort: Effort,
     recent: &mut [u32; 3],
 ) -> usize {
-    let Core { window, chain, sequences, counts, max_offset, .. } = core;
+    let Shared { window, sequences, counts, max_offset, .. } = core;
     let max_offset = *max_offset;
     let mut pos = start;
     let mut literals = 0u32;

@@ -18,6 +18,8 @@ mod calls;
 mod decode;
 mod encode;
 mod lazy;
+mod optimal;
+mod prices;
 
 pub(crate) use decode::Decoder;
 pub(crate) use encode::Encoder;

@@ -1,7 +1,7 @@
 //! Hash chains: for every position the one before it with the same hash of four bytes, and a table
 //! of the last position with the same hash of three.
 
-use super::{Position, Window, boxed_array};
+use super::{Effort, Position, Window, boxed_array, pack_match};
 
 /// Match finder for chunks of up to `B / 2` bytes, `1 << BITS` chains.
 pub(crate) struct HashChain<P, const B: usize, const SLOTS: usize> {
@@ -22,15 +22,6 @@ const SLOTS3: usize = 1 << BITS3;
 pub(crate) struct Found {
     pub(crate) len: u32,
     pub(crate) offset: u32,
-}
-
-/// How long to search.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
-    /// Candidates to look at.
-    pub(crate) depth: u32,
-    /// A match of this length is taken at once.
-    pub(crate) nice_len: u32,
 }
 
 impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
@@ -141,5 +132,63 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
             candidate = self.next[at & Window::<B>::MASK];
         }
         best
+    }
+
+    /// Inserts `pos` and adds its matches of at least three bytes to `matches`, each longer than the
+    /// one before and as near as that length allows. Answers the longest length.
+    #[inline(always)]
+    pub(crate) fn collect(
+        &mut self,
+        window: &Window<B>,
+        pos: usize,
+        end: usize,
+        max_len: u32,
+        max_offset: u32,
+        effort: Effort,
+        matches: &mut Vec<u32>,
+    ) -> u32 {
+        if end - pos < 5 {
+            return 0;
+        }
+        let max_len = (max_len as usize).min(end - pos);
+        let nice_len = (effort.nice_len as usize).min(max_len);
+        let lowest = pos.saturating_sub(max_offset as usize);
+        let (near3, mut candidate) = self.insert(window, pos);
+        let here = window.u32(pos);
+        let mut best_len = 0;
+        if near3 != P::NONE && near3.index() >= lowest {
+            let at = near3.index();
+            if (window.u32(at) ^ here) & 0xff_ffff == 0 {
+                matches.push(pack_match(3, pos - at));
+                best_len = 3;
+            }
+        }
+        let mut depth = effort.depth;
+        let mut tail = here;
+        let mut tail_at = 0;
+        while candidate != P::NONE {
+            let at = candidate.index();
+            if at < lowest {
+                break;
+            }
+            if window.u32(at + tail_at) == tail && window.u32(at) == here {
+                let len = window.common(pos, at, 4, max_len);
+                if len > best_len {
+                    best_len = len;
+                    matches.push(pack_match(len, pos - at));
+                    if len >= nice_len {
+                        break;
+                    }
+                    tail_at = len - 3;
+                    tail = window.u32(pos + tail_at);
+                }
+            }
+            depth -= 1;
+            if depth == 0 {
+                break;
+            }
+            candidate = self.next[at & Window::<B>::MASK];
+        }
+        best_len as u32
     }
 }

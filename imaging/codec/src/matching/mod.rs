@@ -5,8 +5,31 @@
 //! or zeros, and every length found is cut to what is left of the data.
 
 mod chain;
+mod tree;
 
-pub(crate) use chain::{Effort, HashChain};
+pub(crate) use chain::HashChain;
+pub(crate) use tree::Trees;
+
+/// How long to search.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// Candidates to look at.
+    pub(crate) depth: u32,
+    /// A match of this length is taken at once.
+    pub(crate) nice_len: u32,
+}
+
+/// A match in 32 bits: lengths to 511, offsets to 4 MiB.
+#[inline(always)]
+pub(crate) fn pack_match(len: usize, offset: usize) -> u32 {
+    (len as u32) << 23 | offset as u32
+}
+
+/// Length and offset of a packed match.
+#[inline(always)]
+pub(crate) fn unpack_match(packed: u32) -> (u32, u32) {
+    (packed >> 23, packed & 0x7f_ffff)
+}
 
 /// A position as tables hold it; `NONE` is no position.
 pub(crate) trait Position: Copy + Eq {
@@ -68,12 +91,6 @@ impl<const B: usize> Window<B> {
     #[inline(always)]
     pub(crate) fn byte(&self, pos: usize) -> u8 {
         self.bytes[pos & Self::MASK]
-    }
-
-    #[inline(always)]
-    pub(crate) fn u16(&self, pos: usize) -> u16 {
-        let pos = pos & Self::MASK;
-        u16::from_le_bytes([self.bytes[pos], self.bytes[pos + 1]])
     }
 
     #[inline(always)]

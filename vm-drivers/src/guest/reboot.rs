@@ -1,0 +1,81 @@
+//! Rebooting a guest, with proof: the kernel's boot id after is another than before.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Communicator, GuestCommand, Ssh, SshTarget, quiet};
+use crate::{
+    driver::Vm,
+    error::{Error, Result},
+};
+
+/// Linux makes a new one at each boot (random(4)).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const RETRY: Duration = Duration::from_millis(300);
+
+/// The id of the guest's present boot.
+pub async fn boot_id(way_in: &dyn Communicator) -> Result<String> {
+    let command = GuestCommand::new(format!("cat {BOOT_ID}")).limit(Duration::from_secs(60));
+    let outcome = way_in.exec(&command, &mut quiet()).await?;
+    let id = outcome.stdout_text().trim().to_owned();
+    if outcome.succeeded() && id.len() == 36 {
+        return Ok(id);
+    }
+    Err(Error::Ssh {
+        target: way_in.target(),
+        reason: format!("no boot id: {} {}", outcome.status, outcome.stderr_text().trim_end()),
+    })
+}
+
+/// Runs `reboot_line`, then connects until the guest has provably booted anew.
+pub async fn restart(
+    way_in: Ssh,
+    target: &SshTarget,
+    vm: &dyn Vm,
+    reboot_line: &str,
+    limit: Duration,
+) -> Result<Ssh> {
+    let deadline = Instant::now() + limit;
+    let before = boot_id(&way_in).await?;
+    // The guest may close the connection before the command's status comes; only the new boot
+    // tells whether it worked.
+    let command = GuestCommand::new(reboot_line).limit(limit.min(Duration::from_secs(60)));
+    let reply = way_in.exec(&command, &mut quiet()).await;
+    if let Ok(outcome) = &reply
+        && !outcome.succeeded()
+        && way_in.is_open()
+    {
+        return Err(Error::Ssh {
+            target: way_in.target(),
+            reason: format!(
+                "`{reboot_line}` ended with {}: {}",
+                outcome.status,
+                outcome.stderr_text().trim_end()
+            ),
+        });
+    }
+    if let Err(error @ Error::Ended { .. }) = reply {
+        return Err(error);
+    }
+    drop(way_in);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let way_in = Ssh::connect(target, vm, left).await?;
+        match boot_id(&way_in).await {
+            Ok(now) if now != before => return Ok(way_in),
+            Err(error @ Error::Ended { .. }) => return Err(error),
+            // Still the old boot on its way down.
+            Ok(_) | Err(_) => {}
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::TimedOut {
+                subject: "the guest to boot anew".into(),
+                after: limit,
+                last_seen: "it still answers from the boot before".into(),
+                serial_tail: vm.serial().tail(),
+            });
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
