@@ -14,7 +14,7 @@ use crate::name::{self, LATEST, Pick, Reference};
 use crate::policy::{ChannelRule, Gate, Role, age_text};
 use crate::store::Store;
 
-const PAYLOAD: &str = "application/vnd.gilt.assignment+json";
+pub(crate) const PAYLOAD: &str = "application/vnd.gilt.assignment+json";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

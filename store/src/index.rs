@@ -92,6 +92,8 @@ impl Contents {
     pub fn drop_packs(&mut self, gone: &HashSet<Digest>) {
         self.packs.retain(|id, _| !gone.contains(id));
         self.blobs.retain(|_, location| !gone.contains(&location.pack));
+        self.resources
+            .retain(|_, resource| resource.pieces.iter().all(|id| self.blobs.contains_key(id)));
     }
 
     pub fn is_empty(&self) -> bool {
@@ -224,6 +226,16 @@ impl Index {
         Ok(Location { pack, packed: Packed { id, offset, stored, encoding, base } })
     }
 
+    /// Bytes of blobs in each pack.
+    pub fn stored(&self) -> Result<HashMap<Digest, u64>> {
+        let mut sums = HashMap::new();
+        for n in 0..self.blob_count {
+            let location = self.blob(n)?;
+            *sums.entry(location.pack).or_default() += location.packed.stored;
+        }
+        Ok(sums)
+    }
+
     /// Binary search by id.
     pub fn find(&self, id: &BlobId) -> Result<Option<Location>> {
         let (mut low, mut high) = (0, self.blob_count);
@@ -276,6 +288,12 @@ impl IndexSet {
             }
         }
         Ok(None)
+    }
+
+    /// Every place a blob is at.
+    pub fn find_all(&self, id: &BlobId) -> Result<Vec<Location>> {
+        let found = self.parts.iter().map(|(_, index)| index.find(id));
+        Ok(found.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     }
 
     pub fn resources(&self) -> Result<HashMap<[u8; 20], Resource>> {

@@ -329,7 +329,12 @@ impl Ingest {
         for bytes in held {
             self.store(BlobId::of(bytes), bytes, Treat::Raw)?;
         }
-        let Some(known) = known else {
+        // A record may outlive the bytes it is about.
+        let mut there = known.is_some();
+        for id in known.iter().flat_map(|known| &known.pieces) {
+            there &= self.is_known(id)?;
+        }
+        let Some(known) = known.filter(|_| there) else {
             let resource = Resource {
                 sha1: info.sha1,
                 content_size: info.content_size,
@@ -448,7 +453,7 @@ impl Ingest {
         if self.builder.is_empty() || (!last && !self.builder.is_full()) {
             return Ok(());
         }
-        let pack = std::mem::take(&mut self.builder).finish();
+        let pack = std::mem::take(&mut self.builder).finish_avoiding(&self.avoid);
         self.done.stored += pack.bytes.len() as u64;
         self.done.contents.add_pack(&pack);
         // The receiver is gone only when an upload failed; its error is the one to report.

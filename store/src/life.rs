@@ -15,7 +15,7 @@ use crate::manifest;
 use crate::policy::Role;
 use crate::store::Store;
 
-const PAYLOAD: &str = "application/vnd.gilt.life+json";
+pub(crate) const PAYLOAD: &str = "application/vnd.gilt.life+json";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case", deny_unknown_fields)]

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! stored bytes of blob 0, 1, 2 …
-//! table      count u32, then per blob: id 40, stored u64, encoding u8, base 40 if it is a delta
+//! table      salt u64, count u32, then per blob: id 40, stored u64, encoding u8, base 40 if a delta
 //! footer     table length u32, "giltpak1"
 //! ```
 //! A pack is named by the SHA-256 of all of it. The table is for `fsck`: the index objects can be
 //! made again from the packs.
+
+use std::collections::HashSet;
 
 use bytes::Bytes;
 
@@ -79,8 +81,23 @@ impl Builder {
         self.blobs.push(Packed { id, offset, stored: stored.len() as u64, encoding, base });
     }
 
-    pub fn finish(mut self) -> Pack {
+    /// A pack whose name is none of those: gc may delete what has them. The salt makes it so.
+    pub fn finish_avoiding(self, avoid: &HashSet<Digest>) -> Pack {
+        let mut salt = 0;
+        let blobs = self.blobs.clone();
+        let mut pack = self.finish(salt);
+        while avoid.contains(&pack.id) {
+            salt = rand::random();
+            let end = blobs.last().map_or(0, |blob| blob.offset + blob.stored);
+            let bytes = pack.bytes.slice(..end as usize).to_vec();
+            pack = Self { bytes, blobs: blobs.clone() }.finish(salt);
+        }
+        pack
+    }
+
+    fn finish(mut self, salt: u64) -> Pack {
         let table = self.bytes.len();
+        self.bytes.extend_from_slice(&salt.to_le_bytes());
         self.bytes.extend_from_slice(&(self.blobs.len() as u32).to_le_bytes());
         for blob in &self.blobs {
             put_id(&mut self.bytes, &blob.id);
@@ -116,6 +133,7 @@ pub(crate) fn parse(object: &str, bytes: &[u8]) -> Result<Vec<Packed>> {
         .checked_sub(table_len)
         .ok_or_else(|| Error::corrupt_at(object, footer, "its table is longer than it"))?;
     let mut cursor = Cursor::new(object, &bytes[table_at as usize..footer as usize]);
+    cursor.u64()?;
     let count = cursor.count(49)?;
     let mut blobs = Vec::with_capacity(count);
     let mut offset = 0u64;

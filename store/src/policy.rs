@@ -311,9 +311,10 @@ pub(crate) async fn read(log: &Log<'_>) -> Result<(Checked<Policy>, Checked<Poli
         let ruling = chain.last().map_or(&claimed.body, |before| &before.entry.body);
         ruling.check_role(&key, &sealed.key_id, &[Role::Admin])?;
         let trusted = ruling.key(&key, &sealed.key_id)?;
-        let entry: Entry<Policy> = sealed.verify(PAYLOAD, &trusted.public()?)?;
+        let named = |error: Error| Error::corrupt(&key, error.to_string());
+        let entry: Entry<Policy> = sealed.verify(PAYLOAD, &trusted.public().map_err(named)?)?;
         trusted.check_time(&key, entry.at)?;
-        entry.body.check()?;
+        entry.body.check().map_err(named)?;
         let entry = log.checked(seq, &bytes, sealed.key_id, entry)?;
         check_chain(FOLDER, chain.last(), &entry)?;
         chain.push(entry);

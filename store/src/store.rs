@@ -215,6 +215,16 @@ impl Store {
         self.policy.read().unwrap_or_else(|poison| poison.into_inner()).clone()
     }
 
+    /// Takes notice of a policy that was changed since the store was opened.
+    pub async fn refresh(&self) -> Result<()> {
+        let log = self.log(policy::FOLDER.to_owned(), policy::PAYLOAD);
+        if log.head_seq().await? != self.policy_entry().entry.seq {
+            let (_, head) = policy::read(&log).await?;
+            *self.policy.write().unwrap_or_else(|poison| poison.into_inner()) = head;
+        }
+        Ok(())
+    }
+
     pub(crate) fn now(&self) -> jiff::Timestamp {
         (self.options.clock)()
     }

@@ -11,18 +11,18 @@
 //! **Invariant:** nothing here knows of templates, layers or images.
 //! **Invariant:** a machine ends with the value that stands for it, and with this process.
 
-// pub mod boot_command;
+pub mod boot_command;
 // #[cfg(feature = "testing")]
 // pub mod conformance;
 #[cfg_attr(not(feature = "testing"), allow(dead_code))]
 mod cpio;
 mod driver;
 mod error;
-// #[cfg(feature = "testing")]
-// pub mod fake;
+#[cfg(feature = "testing")]
+pub mod fake;
 pub mod guest;
 pub mod keys;
-// pub mod media;
+pub mod media;
 pub mod process;
 #[cfg(unix)]
 pub mod qemu;

@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn png_and_ppm_keep_every_pixel() {
-        let screen = picture(|x, y| (x * 3 ^ y) as u8);
+        let screen = picture(|x, y| ((x * 3) ^ y) as u8);
         let mut ppm = b"P6\n80 60\n255\n".to_vec();
         ppm.extend_from_slice(&screen.rgb);
         assert_eq!(Screen::from_ppm(&ppm).unwrap(), screen);

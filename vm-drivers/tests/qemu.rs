@@ -95,6 +95,7 @@ async fn a_checkpoint_with_memory_goes_on_in_another_machine() {
     let vm = bench.qemu.start(&spec, bench.dir.path(), StartFrom::PowerOn).await.unwrap();
     says(&*vm, READY).await;
     let request = CheckpointRequest {
+        backing_names: None,
         new_overlays: vec![bench.path("next.qcow2")],
         memory_state: Some(bench.path("memory")),
         uefi_variables: None,

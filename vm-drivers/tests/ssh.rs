@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use gilt_vm::{
     CheckpointRequest, DiskFormat, Error, StartFrom, Vm, VmDriver,
     guest::{
-        Communicator, ExitStatus, GuestCommand, HttpServer, Output, Ssh, SshAuth, SshKey,
-        SshTarget, boot_id, quiet, restart,
+        Communicator, ExitStatus, GuestCommand, HttpServer, Output, Ssh, SshAuth, SshKey, SshLogin,
+        boot_id, quiet, restart,
     },
     qemu::{Qemu, QemuConfig},
     registry::RunRegistry,
@@ -42,9 +42,8 @@ impl Bench {
         self.qemu.start(&spec, self.dir.path(), from).await.unwrap()
     }
 
-    fn target(&self, vm: &dyn Vm) -> SshTarget {
-        let address = vm.info().forwarded(22).unwrap();
-        SshTarget::new(address, "root", SshAuth::Key(self.key.clone()))
+    fn login(&self) -> SshLogin {
+        SshLogin::with_key("root", self.key.clone())
     }
 }
 
@@ -52,7 +51,8 @@ impl Bench {
 async fn commands_files_and_reboot() {
     let bench = Bench::new();
     let vm = bench.start("way-in", StartFrom::PowerOn).await;
-    let target = bench.target(&*vm);
+    let login = bench.login();
+    let target = login.target(&*vm).unwrap();
     let begun = Instant::now();
     let ssh = Ssh::connect(&target, &*vm, BOOT).await.unwrap();
     eprintln!("logged in after {:?}", begun.elapsed());
@@ -129,9 +129,10 @@ async fn commands_files_and_reboot() {
     let error = Ssh::connect(&stranger, &*vm, BOOT).await.unwrap_err();
     assert!(error.to_string().contains("refuses the login of root"), "{error}");
     let before = boot_id(&ssh).await.unwrap();
-    let ssh = restart(ssh, &target, &*vm, "(sleep 0.2; reboot -f) &", BOOT).await.unwrap();
-    assert_ne!(boot_id(&ssh).await.unwrap(), before);
-    assert!(target.host_key.fingerprint().unwrap().starts_with("SHA256:"));
+    let reboot = "(sleep 0.2; reboot -f) &";
+    let ssh = restart(Box::new(ssh), &login, &*vm, reboot, BOOT).await.unwrap();
+    assert_ne!(boot_id(&*ssh).await.unwrap(), before);
+    assert!(login.host_key.fingerprint().unwrap().starts_with("SHA256:"));
 
     // A machine that ends during a command is told as that.
     let error =
@@ -146,11 +147,13 @@ async fn commands_files_and_reboot() {
 async fn a_resumed_guest_answers_on_another_port_with_its_memory() {
     let bench = Bench::new();
     let vm = bench.start("first", StartFrom::PowerOn).await;
-    let target = bench.target(&*vm);
+    let login = bench.login();
+    let target = login.target(&*vm).unwrap();
     let ssh = Ssh::connect(&target, &*vm, BOOT).await.unwrap();
     ssh.output("echo kept > /tmp/memory; echo frozen > /dev/vda; sync").await.unwrap();
     let memory = bench.dir.path().join("memory");
     let request = CheckpointRequest {
+        backing_names: None,
         new_overlays: vec![bench.dir.path().join("next.qcow2")],
         memory_state: Some(memory.clone()),
         uefi_variables: None,
@@ -167,9 +170,8 @@ async fn a_resumed_guest_answers_on_another_port_with_its_memory() {
     bench.qemu.create_overlay(&base, DiskFormat::Qcow2, &overlay).await.unwrap();
     let begun = Instant::now();
     let again = bench.start("second", StartFrom::SavedState(&memory)).await;
-    let mut second = bench.target(&*again);
+    let second = login.target(&*again).unwrap();
     assert_ne!(second.address, target.address);
-    second.host_key = target.host_key.clone();
     let ssh = Ssh::connect(&second, &*again, BOOT).await.unwrap();
     eprintln!("answers {:?} after the start", begun.elapsed());
     let seen = ssh.output("cat /tmp/memory; head -c 7 /dev/vda").await.unwrap();

@@ -82,6 +82,14 @@ impl Compression {
         }
     }
 
+    /// What to take where nothing else is asked for.
+    pub fn default_chunk_bytes(self) -> u32 {
+        match self {
+            Self::Lzms => 128 * 1024,
+            _ => DEFAULT_CHUNK_BYTES,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",

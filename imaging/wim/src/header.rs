@@ -58,8 +58,6 @@ pub struct ResourceHeader {
 pub(crate) const MAX_STORED: u64 = (1 << 56) - 1;
 
 impl ResourceHeader {
-    pub(crate) const BYTES: usize = 24;
-
     pub(crate) fn parse(bytes: &[u8; 24]) -> Self {
         Self {
             stored_bytes: u64_at(bytes, 0) & MAX_STORED,

@@ -196,10 +196,6 @@ impl Layout {
         Ok(Self { compression, chunk_bytes, size_bytes, chunks: chunks.into(), head_bytes: 0 })
     }
 
-    pub fn chunk_count(&self) -> u64 {
-        self.chunks.len() as u64 - 1
-    }
-
     /// Where chunk `index` lies in the file, and how long it is unpacked.
     fn chunk(&self, index: u64) -> (u64, usize, usize) {
         let start = self.chunks[index as usize];

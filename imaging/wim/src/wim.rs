@@ -8,12 +8,13 @@ use crate::info::ImageInfo;
 use crate::metadata::{Resolve, read_tree};
 use crate::read_at::ReadAt;
 use crate::resource::{Backing, Layout, ResourceReader};
+use crate::split::part_path;
 use crate::tree::{ContentId, ContentSource, Sha1, Tree};
 use crate::xml::{self, Element};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// An open WIM, cheap to clone. Everything but opening reads on demand, from many threads.
@@ -102,10 +103,20 @@ impl ResourceInfo {
 const MAX_TABLE_BYTES: u64 = 1 << 30;
 
 impl Wim {
-    /// Opens a file that is a whole WIM, or the first part of a split one (then give the rest
-    /// to [`Wim::open_with`]).
+    /// Opens a WIM. Of a split set, name the first part: the others are looked for beside it,
+    /// and contents of parts that are not there are missing when they are read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_with(path, &[] as &[&Path])
+        let path = path.as_ref();
+        let wim = Self::open_with(path, &[] as &[&Path])?;
+        let header = wim.header();
+        if header.part != 1 || header.parts == 1 {
+            return Ok(wim);
+        }
+        let others: Vec<PathBuf> = (2..=header.parts)
+            .map(|number| part_path(path, number))
+            .filter(|part| part.is_file())
+            .collect();
+        Self::open_with(path, &others)
     }
 
     /// Opens `path` with the other parts of a split set, or the files a delta refers to.
@@ -139,6 +150,12 @@ impl Wim {
         inner.check_images()?;
         for other in others {
             let (header, backing) = open_file(other)?;
+            if header.parts > 1 && inner.header.parts > 1 && header.guid != inner.header.guid {
+                return Err(Error::Options(format!(
+                    "part {} of {} belongs to another split set",
+                    header.part, header.parts
+                )));
+            }
             let table = read_table(&backing, &header)?;
             let file = u16::try_from(inner.files.len())
                 .map_err(|_| Error::Options("more than 65,535 files given".into()))?;
@@ -171,7 +188,7 @@ impl Wim {
         (1..=self.image_count()).map(|index| self.image_info(index)).collect()
     }
 
-    fn image_info(&self, index: u32) -> ImageInfo {
+    pub(crate) fn image_info(&self, index: u32) -> ImageInfo {
         let text = index.to_string();
         let elements = self.inner.xml.children.iter().filter(|child| child.name == "IMAGE");
         let found =
@@ -263,6 +280,14 @@ impl Wim {
         let tree = read_tree(&bytes, &mut resolver)?;
         let missing = resolver.missing;
         Ok((tree, WimContents { inner: self.inner.clone(), missing }))
+    }
+
+    /// Bytes of file number `file` as they are: what [`ResourceInfo`] points at.
+    pub fn read_stored(&self, file: usize, buf: &mut [u8], at: u64) -> Result<()> {
+        match self.inner.files.get(file) {
+            Some(backing) => backing.read_exact(buf, at),
+            None => Err(Error::Options(format!("there is no file {file}"))),
+        }
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {

@@ -86,7 +86,14 @@ fn we_extract_what_wimlib_writes_identically() {
     }
     variants.push(vec!["--compress", "lzms"]);
     variants.push(vec!["--solid"]);
-    variants.push(vec!["--solid", "--solid-compress", "lzx", "--solid-chunk-size", "32768", "--check"]);
+    variants.push(vec![
+        "--solid",
+        "--solid-compress",
+        "lzx",
+        "--solid-chunk-size",
+        "32768",
+        "--check",
+    ]);
     variants.push(vec!["--solid", "--solid-compress", "xpress", "--solid-chunk-size", "32768"]);
     variants.push(vec!["--solid", "--solid-chunk-size", "1048576", "--compress", "none"]);
     for chunk in ["4096", "8192", "16384", "65536"] {

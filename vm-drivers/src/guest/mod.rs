@@ -7,17 +7,17 @@ mod reboot;
 mod sftp;
 mod ssh;
 
-use std::{fmt, net::SocketAddr, path::Path};
+use std::{fmt, path::Path, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::{driver::Vm, error::Result};
 
 pub use command::{ExecOutcome, ExitStatus, GuestCommand, GuestShell, Output, OutputSink, quiet};
 pub use http::HttpServer;
 pub use key::SshKey;
 pub use reboot::{boot_id, restart};
-pub use ssh::{HostKeyPin, Ssh, SshAuth, SshTarget};
+pub use ssh::{HostKeyPin, Ssh, SshAuth, SshLogin, SshTarget};
 
 /// Files moved to or from a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +34,6 @@ pub struct Transferred {
 pub trait Communicator: Send + Sync + fmt::Debug {
     /// Such as `gilt@127.0.0.1:40123`.
     fn target(&self) -> String;
-
-    fn address(&self) -> SocketAddr;
 
     /// Runs a command to its end. A failing command is an `Ok` with its status; running out of
     /// `GuestCommand::limit` kills it and is an `Error::TimedOut`.
@@ -54,4 +52,11 @@ pub trait Communicator: Send + Sync + fmt::Debug {
     fn is_open(&self) -> bool;
 
     async fn close(&self);
+}
+
+/// Knows how to get into the guests of a build.
+#[async_trait]
+pub trait Connector: Send + Sync + fmt::Debug {
+    /// Tries until the guest lets us in, `limit` is over or the machine has ended.
+    async fn connect(&self, vm: &dyn Vm, limit: Duration) -> Result<Box<dyn Communicator>>;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Communicator, GuestCommand, Ssh, SshTarget, quiet};
+use super::{Communicator, Connector, GuestCommand, quiet};
 use crate::{
     driver::Vm,
     error::{Error, Result},
@@ -30,14 +30,14 @@ pub async fn boot_id(way_in: &dyn Communicator) -> Result<String> {
 
 /// Runs `reboot_line`, then connects until the guest has provably booted anew.
 pub async fn restart(
-    way_in: Ssh,
-    target: &SshTarget,
+    way_in: Box<dyn Communicator>,
+    connector: &dyn Connector,
     vm: &dyn Vm,
     reboot_line: &str,
     limit: Duration,
-) -> Result<Ssh> {
+) -> Result<Box<dyn Communicator>> {
     let deadline = Instant::now() + limit;
-    let before = boot_id(&way_in).await?;
+    let before = boot_id(&*way_in).await?;
     // The guest may close the connection before the command's status comes; only the new boot
     // tells whether it worked.
     let command = GuestCommand::new(reboot_line).limit(limit.min(Duration::from_secs(60)));
@@ -61,8 +61,8 @@ pub async fn restart(
     drop(way_in);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let way_in = Ssh::connect(target, vm, left).await?;
-        match boot_id(&way_in).await {
+        let way_in = connector.connect(vm, left).await?;
+        match boot_id(&*way_in).await {
             Ok(now) if now != before => return Ok(way_in),
             Err(error @ Error::Ended { .. }) => return Err(error),
             // Still the old boot on its way down.

@@ -23,8 +23,8 @@ use tokio::{
 };
 
 use super::{
-    Communicator, ExecOutcome, ExitStatus, GuestCommand, GuestShell, Output, OutputSink, SshKey,
-    Transferred, command::Tail, sftp,
+    Communicator, Connector, ExecOutcome, ExitStatus, GuestCommand, GuestShell, Output, OutputSink,
+    SshKey, Transferred, command::Tail, sftp,
 };
 use crate::{
     driver::{ExitWatch, Vm},
@@ -63,6 +63,53 @@ impl SshTarget {
             host_key: HostKeyPin::default(),
             auth_patience: Duration::from_secs(10),
         }
+    }
+}
+
+/// How to log in to the guests of a build, wherever they are reached.
+#[derive(Clone, Debug)]
+pub struct SshLogin {
+    pub user: String,
+    pub auth: SshAuth,
+    /// Where sshd listens in the guest.
+    pub guest_port: u16,
+    pub host_key: HostKeyPin,
+    /// See [`SshTarget::auth_patience`].
+    pub auth_patience: Duration,
+}
+
+impl SshLogin {
+    /// By key, on port 22.
+    pub fn with_key(user: impl Into<String>, key: SshKey) -> Self {
+        Self {
+            user: user.into(),
+            auth: SshAuth::Key(key),
+            guest_port: 22,
+            host_key: HostKeyPin::default(),
+            auth_patience: Duration::from_secs(10),
+        }
+    }
+
+    /// Where this machine's guest is reached.
+    pub fn target(&self, vm: &dyn Vm) -> Result<SshTarget> {
+        let address = vm.info().forwarded(self.guest_port).ok_or_else(|| Error::InvalidSpec {
+            machine: vm.info().name.clone(),
+            what: format!("no host port leads to port {} of the guest", self.guest_port),
+        })?;
+        Ok(SshTarget {
+            address,
+            user: self.user.clone(),
+            auth: self.auth.clone(),
+            host_key: self.host_key.clone(),
+            auth_patience: self.auth_patience,
+        })
+    }
+}
+
+#[async_trait]
+impl Connector for SshLogin {
+    async fn connect(&self, vm: &dyn Vm, limit: Duration) -> Result<Box<dyn Communicator>> {
+        Ok(Box::new(Ssh::connect(&self.target(vm)?, vm, limit).await?))
     }
 }
 
@@ -549,10 +596,6 @@ async fn await_greeting(
 impl Communicator for Ssh {
     fn target(&self) -> String {
         format!("{}@{}", self.target.user, self.target.address)
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.target.address
     }
 
     async fn exec(&self, command: &GuestCommand, output: OutputSink<'_>) -> Result<ExecOutcome> {

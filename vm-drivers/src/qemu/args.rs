@@ -361,7 +361,8 @@ mod tests {
     fn impossible_machines_are_refused_with_the_reason() {
         let good = MachineSpec::new("ok-1", "serial.log");
         assert!(check(&good).is_ok());
-        let cases: [(&str, fn(&mut MachineSpec)); 5] = [
+        type Spoil = fn(&mut MachineSpec);
+        let cases: [(&str, Spoil); 5] = [
             ("its name must be", |s| s.name = "a,b=c".into()),
             ("0 CPUs", |s| s.cpu_count = 0),
             ("whole number of MiB", |s| s.memory_bytes = (64 << 20) + 1),

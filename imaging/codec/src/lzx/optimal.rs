@@ -13,7 +13,7 @@ use super::encode::Shared;
 use super::prices::{BIT, Prices, entropy};
 use super::{LONG_HEADER, MAX_MATCH, MIN_MATCH, OFFSET_BIAS};
 use crate::bits::BitWriter;
-use crate::matching::{Effort, HashChain, Position, Trees, Window, unpack_match};
+use crate::matching::{Effort, Found, HashChain, Position, Trees, Window, unpack_match};
 
 const SEGMENT: usize = 32 << 10;
 const PIECE: usize = 4 << 10;
@@ -37,15 +37,18 @@ pub(super) enum Finder<P, const B: usize, const SLOTS: usize> {
     Trees(Trees<P, B, SLOTS>),
 }
 
-/// The best way to a place: its price and its last step.
-#[derive(Clone, Copy)]
-struct Node {
-    price: u32,
-    /// Length << 22 | value, the value as in [`Sequence`]; length 1 is a literal.
-    step: u32,
-}
+/// The best way to a place: price << 32 | length << 22 | value of its last step, the value as in
+/// [`Sequence`]; length 1 and value 0 is a literal. The least of two nodes is the better way.
+type Node = u64;
 
-const STEP_LEN: u32 = 22;
+pub(super) const NODE_PRICE: u32 = 32;
+pub(super) const NODE_LEN: u32 = 22;
+const UNREACHED: Node = u64::MAX;
+
+#[inline(always)]
+fn step_of(node: Node) -> (usize, u32) {
+    ((node as u32 >> NODE_LEN) as usize, node as u32 & ((1 << NODE_LEN) - 1))
+}
 
 /// Three recent offsets of 21 bits, the first lowest.
 #[derive(Clone, Copy)]
@@ -56,29 +59,29 @@ impl Queue {
     const ONE: u64 = (1 << Self::BITS) - 1;
 
     fn new(recent: [u32; 3]) -> Self {
-        let [a, b, c] = recent.map(u64::from);
-        Queue(a | b << Self::BITS | c << (2 * Self::BITS))
+        let [a, b, c] = recent;
+        Queue(u64::from(a) | u64::from(b) << Self::BITS | u64::from(c) << (2 * Self::BITS))
     }
 
     #[inline(always)]
-    fn offsets(self) -> [u32; 3] {
-        [
-            (self.0 & Self::ONE) as u32,
-            (self.0 >> Self::BITS & Self::ONE) as u32,
-            (self.0 >> (2 * Self::BITS) & Self::ONE) as u32,
-        ]
+    fn offset(self, index: u32) -> u32 {
+        (self.0 >> (index * Self::BITS) & Self::ONE) as u32
     }
 
-    /// After a match of `value`.
+    fn offsets(self) -> [u32; 3] {
+        [self.offset(0), self.offset(1), self.offset(2)]
+    }
+
+    /// After a match of `value`; after a literal if that is 0.
     #[inline(always)]
     fn after(self, value: u32) -> Self {
-        let [a, b, c] = self.offsets();
-        Queue::new(match value {
-            0 => return self,
-            1 => [b, a, c],
-            2 => [c, b, a],
-            _ => [value - OFFSET_BIAS, a, b],
-        })
+        // A recent offset changes places with the first; a new one moves all.
+        let shift = (value & 3) * Self::BITS;
+        let differ = (self.0 ^ self.0 >> shift) & Self::ONE;
+        let swapped = self.0 ^ (differ | differ << shift);
+        let offset = u64::from(value.wrapping_sub(OFFSET_BIAS));
+        let pushed = (self.0 << Self::BITS | offset) & (u64::MAX >> 1);
+        Queue(if value > 2 { pushed } else { swapped })
     }
 }
 
@@ -108,7 +111,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
             finder,
             matches: Vec::with_capacity(SEGMENT * 6),
             starts: Vec::with_capacity(SEGMENT + 1),
-            nodes: crate::matching::boxed_array(Node { price: 0, step: 0 }),
+            nodes: crate::matching::boxed_array(0),
             queues: crate::matching::boxed_array(Queue(0)),
             prices: Prices::new(),
             pieces: (0..PIECES)
@@ -119,6 +122,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
     }
 
     /// Finds the matches of the segment from `start` to `end` in a chunk that ends at `chunk_end`.
+    #[inline(never)]
     fn collect(
         &mut self,
         window: &Window<B>,
@@ -135,20 +139,27 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
         let mut pos = start;
         match &mut self.finder {
             Finder::Chain(chain) => {
+                let mut carried = Found { len: 0, offset: 0 };
                 while pos < end {
-                    let len = chain.collect(
+                    // Within a long match a better one is rare.
+                    let shift = u32::from(carried.len >= 16) + u32::from(carried.len >= 8);
+                    let found = chain.collect(
                         window,
                         pos,
                         chunk_end,
                         MAX_MATCH,
                         max_offset,
-                        effort,
+                        Effort { depth: (effort.depth >> shift).max(1), ..effort },
+                        carried,
                         &mut self.matches,
                     );
+                    let len = found.len;
+                    carried = Found { len: len.saturating_sub(1), ..found };
                     pos += 1;
                     self.starts.push(self.matches.len() as u32);
                     if len >= take_len {
                         let skip = (len as usize - 1).min(end - pos);
+                        carried.len = 0;
                         chain.skip(window, pos, skip, chunk_end);
                         pos += skip;
                         self.starts.resize(self.starts.len() + skip, self.matches.len() as u32);
@@ -190,6 +201,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
     }
 
     /// A quick parse for first counts, piece by piece. Answers how many pieces there are.
+    #[inline(never)]
     fn first_counts(
         &mut self,
         window: &Window<B>,
@@ -258,6 +270,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
     }
 
     /// Joins neighbouring pieces where that is cheaper. Answers how many are left.
+    #[inline(never)]
     fn join_pieces(&mut self, mut count: usize) -> usize {
         let mut joined = Counts::new();
         let mut at = 0;
@@ -283,6 +296,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
     }
 
     /// Finds the cheapest way from `start`, `bytes` far, and leaves it in `self.path`.
+    #[inline(never)]
     fn cheapest_path(
         &mut self,
         window: &Window<B>,
@@ -295,55 +309,49 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
         let nodes = &mut *self.nodes;
         let queues = &mut *self.queues;
         let prices = &self.prices;
-        nodes[..=bytes].fill(Node { price: u32::MAX, step: 0 });
-        nodes[0].price = 0;
+        let take_len = self.plan.take_len as usize;
+        nodes[..=bytes + 8].fill(UNREACHED);
+        nodes[0] = 0;
         queues[0] = Queue::new(recent);
         let mut at = 0;
         while at < bytes {
             let pos = start + at;
-            let Node { price: here_price, step } = nodes[at & (NODES - 1)];
-            if at > 0 {
-                let before = queues[at.wrapping_sub((step >> STEP_LEN) as usize) & (NODES - 1)];
-                queues[at & (NODES - 1)] = if step >> STEP_LEN == 1 {
-                    before
-                } else {
-                    before.after(step & ((1 << STEP_LEN) - 1))
-                };
-            }
-            let queue = queues[at & (NODES - 1)];
+            let node = nodes[at & (NODES - 1)];
+            let (step_len, step_value) = step_of(node);
+            let queue = queues[at.wrapping_sub(step_len) & (NODES - 1)].after(step_value);
+            queues[at & (NODES - 1)] = queue;
+            // What a step adds to: the price alone.
+            let base = node >> NODE_PRICE << NODE_PRICE;
             let max_len = (bytes - at).min(MAX_MATCH as usize);
             let ahead = &mut nodes[at & (NODES - 1)..];
-            let ahead = &mut ahead[..=max_len];
+            let ahead = &mut ahead[..=MAX_MATCH as usize];
 
             // A literal.
-            let price = here_price + prices.literal[usize::from(window.byte(pos))];
-            if price < ahead[1].price {
-                ahead[1] = Node { price, step: 1 << STEP_LEN };
-            }
+            ahead[1] = ahead[1].min(base + prices.literal[usize::from(window.byte(pos))]);
             if max_len < 2 {
                 break;
             }
             // The recent offsets.
-            let here = window.u32(pos);
+            let here = window.u64(pos);
             let mut longest_recent = 0;
-            for (index, offset) in queue.offsets().into_iter().enumerate() {
-                let offset = offset as usize;
+            for index in 0..3 {
+                let offset = queue.offset(index) as usize;
                 if offset > pos {
                     continue;
                 }
-                let differ = window.u32(pos - offset) ^ here;
+                let differ = window.u64(pos - offset) ^ here;
                 if differ & 0xffff != 0 {
                     continue;
                 }
                 let len = if differ != 0 {
                     ((differ.trailing_zeros() >> 3) as usize).min(max_len)
                 } else {
-                    window.common(pos, pos - offset, 4, max_len)
+                    window.common(pos, pos - offset, 8, max_len)
                 };
-                relax(ahead, prices, here_price, index as u32, index, 2, len);
+                relax(ahead, prices, base + u64::from(index), index as usize, 2, len);
                 longest_recent = longest_recent.max(len);
             }
-            if longest_recent >= self.plan.take_len as usize {
+            if longest_recent >= take_len {
                 at += longest_recent;
                 continue;
             }
@@ -356,15 +364,11 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
                 let len = (len as usize).min(max_len);
                 let value = offset + OFFSET_BIAS;
                 let slot = slot_of(value) as usize;
-                let base = if slot >= 8 {
-                    here_price + prices.aligned[value as usize & 7]
-                } else {
-                    here_price
-                };
-                relax(ahead, prices, base, value, slot, least, len);
+                let aligned = if slot >= 8 { prices.aligned[value as usize & 7] } else { 0 };
+                relax(ahead, prices, base + aligned + u64::from(value), slot, least, len);
                 least = len + 1;
             }
-            if least > self.plan.take_len as usize {
+            if least > take_len {
                 at += least - 1;
                 continue;
             }
@@ -379,9 +383,9 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
         let mut literals = 0u32;
         let mut tail = true;
         while at > 0 {
-            let step = nodes[at & (NODES - 1)].step;
-            let len = (step >> STEP_LEN).max(1);
-            at = at.saturating_sub(len as usize);
+            let (len, value) = step_of(nodes[at & (NODES - 1)]);
+            let len = len.max(1);
+            at = at.saturating_sub(len);
             if len == 1 {
                 counts.literal(window.byte(start + at));
                 literals += 1;
@@ -390,7 +394,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
             // Literals met so far follow this match.
             close_run(path, literals, &mut tail);
             literals = 0;
-            let sequence = Sequence::new(0, len, step & ((1 << STEP_LEN) - 1));
+            let sequence = Sequence::new(0, len as u32, value);
             counts.matched(&sequence);
             path.push(sequence);
         }
@@ -418,24 +422,16 @@ fn close_run(path: &mut Vec<Sequence>, literals: u32, tail: &mut bool) {
     }
 }
 
-/// Offers matches of `value` with the lengths from `least` to `most` to the nodes ahead.
+/// Offers matches with the lengths from 2 to `most` to the nodes ahead; `base` is the price of the
+/// way up to here and the value. Those up to 8 without a branch, because their number is hard to
+/// foresee: what is too long is offered at a price that nothing else exceeds.
 #[inline(always)]
-fn relax(
-    ahead: &mut [Node],
-    prices: &Prices,
-    base: u32,
-    value: u32,
-    slot: usize,
-    least: usize,
-    most: usize,
-) {
+fn relax(ahead: &mut [Node], prices: &Prices, base: u64, slot: usize, least: usize, most: usize) {
     let row = &prices.matched[slot & 63];
-    let short_end = most.min(MIN_MATCH as usize + LONG_HEADER as usize - 1);
-    for len in least..=short_end {
-        let price = base + row[(len - MIN_MATCH as usize) & 7];
-        let node = &mut ahead[len];
-        if price < node.price {
-            *node = Node { price, step: (len as u32) << STEP_LEN | value };
+    let too_long = &TOO_LONG[most.min(8) & 15];
+    if let Some(near) = ahead.get_mut(2..).and_then(|rest| rest.first_chunk_mut::<7>()) {
+        for ((node, price), too_long) in near.iter_mut().zip(row).zip(too_long) {
+            *node = (*node).min((base + price) | too_long);
         }
     }
     let first = least.max(MIN_MATCH as usize + LONG_HEADER as usize);
@@ -443,14 +439,27 @@ fn relax(
         return;
     }
     let base = base + row[LONG_HEADER as usize];
+    let nodes = &mut ahead[first..=most];
     let lens = &prices.len[first..=most];
-    for ((node, extra), len) in ahead[first..=most].iter_mut().zip(lens).zip(first as u32..) {
-        let price = base + extra;
-        if price < node.price {
-            *node = Node { price, step: len << STEP_LEN | value };
-        }
+    for (node, len) in nodes.iter_mut().zip(lens) {
+        *node = (*node).min(base + len);
     }
 }
+
+/// By the longest length up to 8: a high bit for the lengths (from 2) beyond it.
+const TOO_LONG: [[u64; 7]; 16] = {
+    let mut table = [[1 << 63; 7]; 16];
+    let mut most = 2;
+    while most <= 8 {
+        let mut len = 2;
+        while len <= most {
+            table[most][len - 2] = 0;
+            len += 1;
+        }
+        most += 1;
+    }
+    table
+};
 
 /// Bits of a block of `counts`, with its codes.
 fn bits_of(counts: &Counts) -> u64 {

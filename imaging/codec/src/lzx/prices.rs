@@ -1,6 +1,7 @@
 //! What symbols cost, in 1/64 bits, from how often they occur.
 
 use super::block::Counts;
+use super::optimal::{NODE_LEN, NODE_PRICE};
 use super::{LITERALS, LONG_HEADER, MAX_MATCH, MAX_SLOTS, SLOT_BITS};
 
 /// One bit.
@@ -53,16 +54,21 @@ pub(super) fn entropy(counts: &[u32]) -> (u64, u32) {
     ((u64::from(total) * u64::from(log2(total))).saturating_sub(sum), used)
 }
 
-/// The price of every symbol.
+/// The price of every symbol, as what is added to a [`Node`](super::optimal): the price in the upper
+/// half, in the lower the length where the symbol says it.
 #[derive(Clone)]
 pub(super) struct Prices {
-    pub(super) literal: [u32; LITERALS],
+    pub(super) literal: [u64; LITERALS],
     /// By slot and length header, with the extra bits.
-    pub(super) matched: [[u32; 8]; 64],
+    pub(super) matched: [[u64; 8]; 64],
     /// By length: of the length symbol, 0 where there is none.
-    pub(super) len: [u32; MAX_MATCH as usize + 1],
+    pub(super) len: [u64; MAX_MATCH as usize + 1],
     /// By the last three bits of an offset in slots of three and more extra bits.
-    pub(super) aligned: [u32; 8],
+    pub(super) aligned: [u64; 8],
+}
+
+fn step(price: u32, len: usize) -> u64 {
+    u64::from(price) << NODE_PRICE | (len as u64) << NODE_LEN
 }
 
 impl Prices {
@@ -86,7 +92,7 @@ impl Prices {
             if count == 0 { none } else { (whole.saturating_sub(log2(count))).max(BIT / 2) }
         };
         for (price_of, &count) in self.literal.iter_mut().zip(used) {
-            *price_of = price(count, whole, most);
+            *price_of = step(price(count, whole, most), 1);
         }
         // Which last three bits are frequent pays only if the aligned code is worth its lengths.
         let total: u32 = counts.aligned.iter().sum();
@@ -94,10 +100,10 @@ impl Prices {
         if aligned_bits + u64::from(28 * BIT) < u64::from(total) * u64::from(3 * BIT) {
             let whole = log2(total.max(1));
             for (price_of, &count) in self.aligned.iter_mut().zip(&counts.aligned) {
-                *price_of = price(count, whole, 7 * BIT).min(7 * BIT);
+                *price_of = step(price(count, whole, 7 * BIT).min(7 * BIT), 0);
             }
         } else {
-            self.aligned = [3 * BIT; 8];
+            self.aligned = [step(3 * BIT, 0); 8];
         }
         for slot in 0..slots.min(MAX_SLOTS) {
             let bits = u32::from(SLOT_BITS[slot]);
@@ -105,14 +111,16 @@ impl Prices {
             let extra = if slot >= 8 { bits - 3 } else { bits } * BIT;
             for header in 0..=LONG_HEADER as usize {
                 let count = used[LITERALS + slot * 8 + header];
-                self.matched[slot][header] = price(count, whole, most) + extra;
+                let len = if header == LONG_HEADER as usize { 0 } else { header + 2 };
+                self.matched[slot][header] = step(price(count, whole, most) + extra, len);
             }
         }
         let total: u32 = counts.length.iter().sum();
         let whole = log2(total.max(1));
         let none = whole + 2 * BIT;
-        for (price_of, &count) in self.len[9..].iter_mut().zip(&counts.length) {
-            *price_of = price(count, whole, none.min(14 * BIT));
+        let none = none.min(14 * BIT);
+        for ((price_of, &count), len) in self.len[9..].iter_mut().zip(&counts.length).zip(9..) {
+            *price_of = step(price(count, whole, none), len);
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Hash chains: for every position the one before it with the same hash of four bytes, and a table
 //! of the last position with the same hash of three.
 
-use super::{Effort, Position, Window, boxed_array, pack_match};
+use super::{Effort, Found, Position, Window, boxed_array, pack_match};
 
 /// Match finder for chunks of up to `B / 2` bytes, `1 << BITS` chains.
 pub(crate) struct HashChain<P, const B: usize, const SLOTS: usize> {
+    head2: Box<[P; SLOTS2]>,
     head3: Box<[P; SLOTS3]>,
     head4: Box<[P; SLOTS]>,
     next: Box<[P; B]>,
@@ -14,20 +15,16 @@ pub(crate) struct HashChain<P, const B: usize, const SLOTS: usize> {
     hash4: usize,
 }
 
+const BITS2: u32 = 12;
+const SLOTS2: usize = 1 << BITS2;
 const BITS3: u32 = 13;
 const SLOTS3: usize = 1 << BITS3;
-
-/// A found match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) len: u32,
-    pub(crate) offset: u32,
-}
 
 impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
     pub(crate) fn new() -> Self {
         const { assert!(SLOTS.is_power_of_two()) };
         HashChain {
+            head2: boxed_array(P::NONE),
             head3: boxed_array(P::NONE),
             head4: boxed_array(P::NONE),
             next: boxed_array(P::NONE),
@@ -38,6 +35,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
 
     /// Forgets everything, for a new chunk.
     pub(crate) fn reset(&mut self, window: &Window<B>) {
+        self.head2.fill(P::NONE);
         self.head3.fill(P::NONE);
         self.head4.fill(P::NONE);
         self.hash_ahead(window, 0);
@@ -134,9 +132,11 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
         best
     }
 
-    /// Inserts `pos` and adds its matches of at least three bytes to `matches`, each longer than the
-    /// one before and as near as that length allows. Answers the longest length.
+    /// Inserts `pos` and adds its matches of at least two bytes to `matches`, each longer than the
+    /// one before and as near as that length allows; `carried` is a match known to be there (length 0
+    /// for none). Answers the longest.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "inlined into its one caller")]
     pub(crate) fn collect(
         &mut self,
         window: &Window<B>,
@@ -145,23 +145,33 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
         max_len: u32,
         max_offset: u32,
         effort: Effort,
+        carried: Found,
         matches: &mut Vec<u32>,
-    ) -> u32 {
+    ) -> Found {
+        let mut best = Found { len: 0, offset: 0 };
         if end - pos < 5 {
-            return 0;
+            return best;
         }
         let max_len = (max_len as usize).min(end - pos);
         let nice_len = (effort.nice_len as usize).min(max_len);
         let lowest = pos.saturating_sub(max_offset as usize);
-        let (near3, mut candidate) = self.insert(window, pos);
         let here = window.u32(pos);
-        let mut best_len = 0;
-        if near3 != P::NONE && near3.index() >= lowest {
-            let at = near3.index();
-            if (window.u32(at) ^ here) & 0xff_ffff == 0 {
-                matches.push(pack_match(3, pos - at));
-                best_len = 3;
-            }
+        let h2 = ((here & 0xffff).wrapping_mul(0x9e37_79b1) >> (32 - BITS2)) as usize;
+        let near2 = std::mem::replace(&mut self.head2[h2 & (SLOTS2 - 1)], P::new(pos));
+        let (near3, mut candidate) = self.insert(window, pos);
+
+        let is_match = |near: P, mask: u32| {
+            near != P::NONE
+                && near.index() >= lowest
+                && (window.u32(near.index()) ^ here) & mask == 0
+        };
+        if near2 != near3 && is_match(near2, 0xffff) {
+            best = Found { len: 2, offset: (pos - near2.index()) as u32 };
+            matches.push(pack_match(2, best.offset as usize));
+        }
+        if is_match(near3, 0xff_ffff) {
+            best = Found { len: 3, offset: (pos - near3.index()) as u32 };
+            matches.push(pack_match(3, best.offset as usize));
         }
         let mut depth = effort.depth;
         let mut tail = here;
@@ -173,8 +183,8 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
             }
             if window.u32(at + tail_at) == tail && window.u32(at) == here {
                 let len = window.common(pos, at, 4, max_len);
-                if len > best_len {
-                    best_len = len;
+                if len > best.len as usize {
+                    best = Found { len: len as u32, offset: (pos - at) as u32 };
                     matches.push(pack_match(len, pos - at));
                     if len >= nice_len {
                         break;
@@ -189,6 +199,10 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
             }
             candidate = self.next[at & Window::<B>::MASK];
         }
-        best_len as u32
+        if carried.len > best.len {
+            best = carried;
+            matches.push(pack_match(carried.len as usize, carried.offset as usize));
+        }
+        best
     }
 }

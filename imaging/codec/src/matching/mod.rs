@@ -19,6 +19,13 @@ pub(crate) struct Effort {
     pub(crate) nice_len: u32,
 }
 
+/// A found match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) len: u32,
+    pub(crate) offset: u32,
+}
+
 /// A match in 32 bits: lengths to 511, offsets to 4 MiB.
 #[inline(always)]
 pub(crate) fn pack_match(len: usize, offset: usize) -> u32 {

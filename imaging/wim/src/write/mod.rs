@@ -11,11 +11,11 @@ mod output;
 mod pipeline;
 mod plan;
 
-use crate::blob::BlobEntry;
+use crate::blob::{BlobEntry, SOLID_MARK};
 use crate::codec::{Compression, DEFAULT_CHUNK_BYTES, Level};
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
-use crate::header::{Header, ResourceHeader, VERSION_NORMAL, resource_flag};
+use crate::header::{Header, ResourceHeader, VERSION_NORMAL, VERSION_SOLID, resource_flag};
 use crate::info::ImageInfo;
 use crate::integrity;
 use crate::metadata::write_tree;
@@ -23,7 +23,7 @@ use crate::progress::Progress;
 use crate::tree::{ContentSource, FileTime, Sha1, Tree};
 use crate::wim::{ResourceInfo, Wim};
 use crate::xml::{self, Element};
-use output::Output;
+pub(crate) use output::Output;
 use pipeline::{Job, JobSource, Pipeline};
 use plan::Plan;
 use std::path::Path;
@@ -37,6 +37,12 @@ pub struct WriteOptions {
     /// Uncompressed bytes of a chunk, a power of two. Microsoft's tools read 32 KiB for LZX and
     /// 4 to 64 KiB for XPRESS.
     pub chunk_bytes: u32,
+    /// Pack contents into solid resources of LZMS (ESD): much smaller, slow to make, and one file
+    /// cannot be read without unpacking its neighbours. Read by Windows 8.1 and later.
+    pub solid: bool,
+    /// Uncompressed bytes of a chunk of a solid resource, a power of two; Microsoft's tools read
+    /// up to 64 MiB. Memory needed grows with it.
+    pub solid_chunk_bytes: u32,
     /// Append a table of SHA-1s over the file, which `verify` and DISM's `/CheckIntegrity` use.
     pub integrity: bool,
     /// Threads that read, hash and compress; one more writes.
@@ -48,6 +54,9 @@ pub struct WriteOptions {
     pub creation_time: Option<FileTime>,
     /// `None` derives it from the contents.
     pub guid: Option<[u8; 16]>,
+    /// The header's flag that links were made relative to the image. `None`: set if a link in a
+    /// tree says so.
+    pub rp_fix: Option<bool>,
     /// WIMs whose compressed resources are copied as they are where contents, compression and
     /// chunk size agree.
     pub lenders: Vec<Wim>,
@@ -63,17 +72,23 @@ impl Default for WriteOptions {
             compression: Compression::Lzx,
             level: Level::Default,
             chunk_bytes: DEFAULT_CHUNK_BYTES,
+            solid: false,
+            solid_chunk_bytes: DEFAULT_SOLID_CHUNK_BYTES,
             integrity: false,
             threads: default_threads(),
             boot_index: 0,
             creation_time: None,
             guid: None,
+            rp_fix: None,
             lenders: Vec::new(),
             references: Vec::new(),
             sync: true,
         }
     }
 }
+
+/// Keeps two threads within 300 MB.
+const DEFAULT_SOLID_CHUNK_BYTES: u32 = 8 << 20;
 
 /// One per processor this process may use.
 pub fn default_threads() -> usize {
@@ -122,6 +137,15 @@ pub fn create(
 }
 
 impl WriteOptions {
+    /// Changes the compression, with the chunk size it usually has.
+    pub fn set_compression(&mut self, compression: Compression) {
+        if compression != self.compression {
+            self.compression = compression;
+            self.chunk_bytes = compression.default_chunk_bytes();
+        }
+        self.solid = compression == Compression::Lzms;
+    }
+
     fn check(&self, image_count: usize) -> Result<()> {
         let fail = |why: String| Err(Error::Options(why));
         if image_count == 0 {
@@ -135,6 +159,12 @@ impl WriteOptions {
         {
             return fail(format!("chunk size {}: {expected}", self.chunk_bytes));
         }
+        if self.solid {
+            let chunk_bytes = self.solid_chunk_bytes;
+            Compression::Lzms.check_chunk_bytes(chunk_bytes).map_err(|expected| {
+                Error::Options(format!("chunk size {chunk_bytes}: {expected}"))
+            })?;
+        }
         Ok(())
     }
 }
@@ -147,7 +177,7 @@ fn write_images(
 ) -> Result<Written> {
     let mut plan = Plan::new(images, options)?;
     progress.total_bytes(plan.read_bytes());
-    let pipeline = Pipeline { options, progress };
+    let pipeline = Pipeline { options, progress, solid: options.solid };
     let stored = pipeline.run(std::mem::take(&mut plan.jobs), output)?;
     let hashes = plan.hashes(images, &stored);
     let references = plan.references(&stored);
@@ -158,8 +188,9 @@ fn write_images(
     }
     drop(hashes);
     let jobs = metadata.iter().map(|bytes| Job::metadata(bytes)).collect();
-    let stored_metadata =
-        Pipeline { options, progress: &QuietProgress(progress) }.run(jobs, output)?;
+    let quiet = QuietProgress(progress);
+    // Metadata is never solid: nobody could read it.
+    let stored_metadata = Pipeline { options, progress: &quiet, solid: false }.run(jobs, output)?;
     drop(metadata);
 
     let mut resources = Vec::new();
@@ -176,6 +207,9 @@ fn write_images(
             references,
         });
     };
+    if let Some(resource) = stored.solid {
+        add(Sha1::ZERO, ResourceHeader { size_bytes: SOLID_MARK, ..resource }, 1);
+    }
     for blob in &stored.blobs {
         add(blob.sha1, blob.resource, references.get(&blob.sha1).copied().unwrap_or(1));
     }
@@ -198,8 +232,8 @@ fn write_images(
     let mut guid_bytes = [0; 16];
     guid_bytes.copy_from_slice(&guid.finish().0[..16]);
     let mut header = Header {
-        version: VERSION_NORMAL,
-        flags: options.compression.header_flags() | plan.header_flags(),
+        version: if options.solid { VERSION_SOLID } else { VERSION_NORMAL },
+        flags: options.compression.header_flags() | plan.header_flags(options),
         compression: options.compression,
         chunk_bytes: if options.compression == Compression::None { 0 } else { options.chunk_bytes },
         guid: options.guid.unwrap_or(guid_bytes),
@@ -224,7 +258,7 @@ fn write_images(
     Ok(Written {
         file_bytes: output.position(),
         total_bytes: plan.total_bytes(),
-        unique_bytes: stored.blobs.iter().map(|blob| blob.resource.size_bytes).sum(),
+        unique_bytes: stored.unique_bytes,
         lent_bytes: stored.lent_bytes,
         resources,
     })

@@ -95,11 +95,17 @@ pub(super) struct Stored {
     /// What was written, in file order.
     pub blobs: Vec<StoredBlob>,
     pub lent_bytes: u64,
+    /// Bytes of different contents.
+    pub unique_bytes: u64,
+    /// The solid resource the blobs are in, if they are.
+    pub solid: Option<ResourceHeader>,
 }
 
 pub(super) struct Pipeline<'a> {
     pub options: &'a WriteOptions,
     pub progress: &'a dyn Progress,
+    /// Put everything into one solid resource.
+    pub solid: bool,
 }
 
 impl Pipeline<'_> {
@@ -119,13 +125,15 @@ impl Pipeline<'_> {
             progress: self.progress,
             jobs: &jobs,
             first_known,
+            solid: self.solid,
             segment_bytes: SEGMENT_BYTES.max(self.options.chunk_bytes as usize),
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             claims: Mutex::default(),
             buffers: Mutex::default(),
             budget_bytes: BUDGET_BYTES + BUDGET_PER_THREAD_BYTES * threads as u64,
-            state: Mutex::default(),
+            // The writer of a solid resource queues chunks until it is through.
+            state: Mutex::new(State { streaming: usize::from(self.solid), ..State::default() }),
             changed: Condvar::new(),
         };
         std::thread::scope(|scope| {
@@ -150,6 +158,7 @@ impl Pipeline<'_> {
                 ready: HashMap::new(),
                 stored: Stored { sha1s: vec![Sha1::ZERO; jobs.len()], ..Stored::default() },
                 seen: HashSet::new(),
+                solid: self.solid.then(|| Solid::new(&shared)),
             };
             let done = writer.run();
             shared.stop();
@@ -158,7 +167,8 @@ impl Pipeline<'_> {
     }
 
     /// Hashes large streams that share their size with another one or with something lent: they
-    /// may be duplicates, and compressing to find out would cost more.
+    /// may be duplicates, and compressing to find out would cost more. For a solid resource hashes
+    /// all: the number of its chunks comes before the first one.
     fn hash_large_twins(&self, jobs: &mut [Job<'_>]) -> Result<()> {
         let mut sizes: HashMap<u64, u32> = HashMap::new();
         let is_large = |job: &Job<'_>| job.single && job.len_bytes > SMALL_BYTES;
@@ -174,7 +184,8 @@ impl Pipeline<'_> {
         let twins: Vec<usize> = (0..jobs.len())
             .filter(|index| {
                 let job = &jobs[*index];
-                is_large(job) && job.known.is_none() && sizes[&job.len_bytes] > 1
+                let is_twin = is_large(job) && sizes[&job.len_bytes] > 1;
+                job.known.is_none() && (self.solid || is_twin)
             })
             .collect();
         let next = AtomicUsize::new(0);
@@ -232,6 +243,8 @@ struct Shared<'a> {
     options: &'a WriteOptions,
     progress: &'a dyn Progress,
     jobs: &'a [Job<'a>],
+    /// Workers hand on bytes as they are; the writer makes chunks of them.
+    solid: bool,
     segment_bytes: usize,
     /// The first job with each known hash. Others with it have nothing to do.
     first_known: HashMap<Sha1, usize>,
@@ -248,13 +261,22 @@ struct Shared<'a> {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<Segment>,
-    /// Workers that may still queue segments.
+    queue: VecDeque<Task>,
+    /// Who may still queue tasks: workers that read large streams, the writer of a solid resource.
     streaming: usize,
     used_bytes: u64,
     reserve_used_bytes: u64,
     /// The job the writer waits for.
     head: usize,
+}
+
+enum Task {
+    Segment(Segment),
+    /// A chunk of a solid resource.
+    SolidChunk {
+        number: u64,
+        bytes: Vec<u8>,
+    },
 }
 
 /// A piece of a large stream, to compress.
@@ -293,6 +315,11 @@ enum Message {
         job: usize,
         sha1: Sha1,
         segments: u32,
+    },
+    /// A chunk of the solid resource, compressed if that is smaller.
+    SolidChunk {
+        number: u64,
+        bytes: Vec<u8>,
     },
     Failed(Error),
 }
@@ -412,9 +439,14 @@ struct Worker<'a> {
 impl<'a> Worker<'a> {
     fn new(shared: &'a Shared<'a>, sender: Sender<Message>) -> Result<Self> {
         let options = shared.options;
-        let compressor = match options.compression.codec() {
+        let (compression, chunk_bytes) = if shared.solid {
+            (Compression::Lzms, options.solid_chunk_bytes)
+        } else {
+            (options.compression, options.chunk_bytes)
+        };
+        let compressor = match compression.codec() {
             Some(codec) => Some(
-                Compressor::new(codec, options.chunk_bytes, options.level)
+                Compressor::new(codec, chunk_bytes, options.level)
                     .map_err(|error| Error::unsupported(error.to_string()))?,
             ),
             None => None,
@@ -427,9 +459,9 @@ impl<'a> Worker<'a> {
         loop {
             shared.check()?;
             let mut state = lock(&shared.state);
-            if let Some(segment) = state.queue.pop_front() {
+            if let Some(task) = state.queue.pop_front() {
                 drop(state);
-                self.compress_segment(segment)?;
+                self.do_task(task)?;
                 continue;
             }
             let job = shared.next.fetch_add(1, Ordering::Relaxed);
@@ -464,9 +496,9 @@ impl<'a> Worker<'a> {
             if let Some(permit) = self.shared.permit(&mut state, job, bytes) {
                 return Ok(permit);
             }
-            if let Some(segment) = state.queue.pop_front() {
+            if let Some(task) = state.queue.pop_front() {
                 drop(state);
-                self.compress_segment(segment)?;
+                self.do_task(task)?;
             } else {
                 drop(self.wait(state));
             }
@@ -478,6 +510,20 @@ impl<'a> Worker<'a> {
     fn send(&self, message: Message) -> Result<()> {
         // The writer goes away only when all stops.
         self.sender.send(message).map_err(|_| Error::Cancelled)
+    }
+
+    fn do_task(&mut self, task: Task) -> Result<()> {
+        match task {
+            Task::Segment(segment) => self.compress_segment(segment),
+            Task::SolidChunk { number, bytes } => {
+                let mut out = self.shared.buffer();
+                let smaller =
+                    self.compressor.as_mut().is_some_and(|c| c.compress(&bytes, &mut out));
+                let (kept, idle) = if smaller { (out, bytes) } else { (bytes, out) };
+                self.shared.give_back(idle);
+                self.send(Message::SolidChunk { number, bytes: kept })
+            }
+        }
     }
 
     fn do_job(&mut self, index: usize) -> Result<()> {
@@ -543,8 +589,9 @@ impl<'a> Worker<'a> {
 
     /// The resource for `bytes`: chunk table and chunks, or the bytes if that is not smaller.
     fn pack(&mut self, bytes: Vec<u8>) -> Outcome {
-        let Some(compressor) = &mut self.compressor else {
-            return Outcome::Packed { bytes, compressed: false };
+        let compressor = match &mut self.compressor {
+            Some(compressor) if !self.shared.solid => compressor,
+            _ => return Outcome::Packed { bytes, compressed: false },
         };
         let chunk_bytes = self.shared.options.chunk_bytes as usize;
         let chunks = bytes.len().div_ceil(chunk_bytes);
@@ -592,10 +639,10 @@ impl<'a> Worker<'a> {
             shared.progress.advance_bytes(want);
             left -= want;
             let segment = Segment { job: index, number, bytes, permit };
-            if self.compressor.is_none() {
+            if self.compressor.is_none() || shared.solid {
                 self.compress_segment(segment)?;
             } else {
-                lock(&shared.state).queue.push_back(segment);
+                lock(&shared.state).queue.push_back(Task::Segment(segment));
                 shared.changed.notify_all();
             }
             number += 1;
@@ -613,9 +660,12 @@ impl<'a> Worker<'a> {
     fn compress_segment(&mut self, segment: Segment) -> Result<()> {
         let Segment { job, number, bytes, permit } = segment;
         let chunk_bytes = self.shared.options.chunk_bytes as usize;
-        let Some(compressor) = &mut self.compressor else {
-            let chunk_sizes = Vec::new();
-            return self.send(Message::Segment { job, number, bytes, chunk_sizes, permit });
+        let compressor = match &mut self.compressor {
+            Some(compressor) if !self.shared.solid => compressor,
+            _ => {
+                let chunk_sizes = Vec::new();
+                return self.send(Message::Segment { job, number, bytes, chunk_sizes, permit });
+            }
         };
         let mut out = self.shared.buffer();
         let mut chunk_sizes = Vec::with_capacity(bytes.len().div_ceil(chunk_bytes));
@@ -651,6 +701,7 @@ struct Writer<'a, 'o> {
     ready: HashMap<Sha1, usize>,
     stored: Stored,
     seen: HashSet<Sha1>,
+    solid: Option<Solid>,
 }
 
 impl Writer<'_, '_> {
@@ -663,6 +714,9 @@ impl Writer<'_, '_> {
             }
             self.write_job(job)?;
             self.pending.remove(&job);
+        }
+        if self.solid.is_some() {
+            self.finish_solid()?;
         }
         Ok(self.stored)
     }
@@ -681,6 +735,11 @@ impl Writer<'_, '_> {
             }
             Ok(Message::End { job, sha1, segments }) => {
                 self.pending.entry(job).or_default().end = Some((sha1, segments));
+            }
+            Ok(Message::SolidChunk { number, bytes }) => {
+                if let Some(solid) = &mut self.solid {
+                    solid.done.insert(number, bytes);
+                }
             }
             Ok(Message::Failed(error)) => return Err(error),
             Err(_) => return Err(Error::Cancelled),
@@ -739,8 +798,17 @@ impl Writer<'_, '_> {
         outcome: Outcome,
         permit: Permit,
     ) -> Result<()> {
+        if !matches!(outcome, Outcome::Omitted | Outcome::Seen) {
+            self.stored.unique_bytes += size_bytes;
+        }
         let offset = self.output.position();
         match outcome {
+            Outcome::Packed { bytes, .. } if self.solid.is_some() => {
+                self.add_to_solid(&bytes)?;
+                self.shared.give_back(bytes);
+                self.shared.release(permit);
+                self.add_solid_blob(sha1, size_bytes);
+            }
             Outcome::Packed { bytes, compressed } => {
                 self.output.append(&bytes)?;
                 let flags = if compressed { resource_flag::COMPRESSED } else { 0 };
@@ -784,7 +852,8 @@ impl Writer<'_, '_> {
         let shared = self.shared;
         let len_bytes = shared.jobs[job].len_bytes;
         let start = self.output.position();
-        let compressing = shared.options.compression != Compression::None;
+        let is_solid = self.solid.is_some();
+        let compressing = shared.options.compression != Compression::None && !is_solid;
         let chunk_count = len_bytes.div_ceil(u64::from(shared.options.chunk_bytes.max(1)));
         let entry_bytes = if len_bytes > u64::from(u32::MAX) { 8 } else { 4 };
         let table_bytes = if compressing { entry_bytes * (chunk_count as usize - 1) } else { 0 };
@@ -795,7 +864,11 @@ impl Writer<'_, '_> {
         let sha1 = loop {
             let pending = self.pending.entry(job).or_default();
             if let Some((bytes, chunk_sizes, permit)) = pending.segments.remove(&next) {
-                self.output.append(&bytes)?;
+                if is_solid {
+                    self.add_to_solid(&bytes)?;
+                } else {
+                    self.output.append(&bytes)?;
+                }
                 for size in chunk_sizes {
                     if offset > 0 {
                         table.extend_from_slice(&offset.to_le_bytes()[..entry_bytes]);
@@ -814,10 +887,14 @@ impl Writer<'_, '_> {
         self.stored.sha1s[job] = sha1;
         let mut stored_bytes = self.output.position() - start;
         let mut flags = 0;
+        self.stored.unique_bytes += len_bytes;
         if shared.jobs[job].single && !self.seen.insert(sha1) {
             // Two sizes, one SHA-1? The sizes were distinct, or the hash would have been known.
-            self.output.truncate(start)?;
             return Err(Error::unsupported(format!("two contents with the SHA-1 {sha1}")));
+        }
+        if is_solid {
+            self.add_solid_blob(sha1, len_bytes);
+            return Ok(());
         }
         if compressing && stored_bytes >= len_bytes {
             self.output.truncate(start)?;
@@ -853,6 +930,147 @@ impl Writer<'_, '_> {
         if found != expected {
             return Err(job.changed(format!("its SHA-1 was {expected} and is {found} now")));
         }
+        Ok(())
+    }
+}
+
+/// The solid resource being written.
+struct Solid {
+    /// Where it starts in the file, and how long it is unpacked: set when something is in it.
+    start: Option<u64>,
+    size_bytes: u64,
+    chunk_bytes: usize,
+    /// The chunk being filled.
+    filling: Vec<u8>,
+    /// Chunks given to workers, and written.
+    queued: u64,
+    written: u64,
+    done: BTreeMap<u64, Vec<u8>>,
+    stored_sizes: Vec<u8>,
+    /// Room kept for the sizes of chunks.
+    table_bytes: usize,
+}
+
+const SOLID_HEAD_BYTES: usize = 16;
+
+impl Solid {
+    fn new(shared: &Shared<'_>) -> Self {
+        let references = &shared.options.references;
+        let is_stored = |index: usize, job: &Job<'_>| {
+            job.known.is_some_and(|sha1| {
+                shared.first_known.get(&sha1) == Some(&index)
+                    && !references.iter().any(|wim| wim.inner().find_blob(sha1).is_some())
+            })
+        };
+        let jobs = shared.jobs.iter().enumerate();
+        let size: u64 =
+            jobs.filter(|(index, job)| is_stored(*index, job)).map(|(_, job)| job.len_bytes).sum();
+        let options = shared.options;
+        let chunks = size.div_ceil(u64::from(options.solid_chunk_bytes));
+        Self {
+            start: None,
+            size_bytes: 0,
+            chunk_bytes: options.solid_chunk_bytes as usize,
+            filling: Vec::new(),
+            queued: 0,
+            written: 0,
+            done: BTreeMap::new(),
+            stored_sizes: Vec::new(),
+            table_bytes: 4 * chunks as usize,
+        }
+    }
+}
+
+impl Writer<'_, '_> {
+    fn add_solid_blob(&mut self, sha1: Sha1, size_bytes: u64) {
+        let Some(solid) = &mut self.solid else { return };
+        // In a solid resource offsets and sizes are those of the unpacked bytes.
+        let resource = ResourceHeader {
+            offset: solid.size_bytes,
+            stored_bytes: size_bytes,
+            size_bytes: 0,
+            flags: resource_flag::SOLID,
+        };
+        solid.size_bytes += size_bytes;
+        self.stored.blobs.push(StoredBlob { sha1, resource });
+    }
+
+    fn add_to_solid(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let Some(solid) = &mut self.solid else { return Ok(()) };
+            let room = solid.chunk_bytes - solid.filling.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            solid.filling.extend_from_slice(now);
+            bytes = later;
+            if solid.filling.len() == solid.chunk_bytes {
+                self.queue_solid_chunk()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn queue_solid_chunk(&mut self) -> Result<()> {
+        // One chunk per worker, and one to go on with.
+        let most = self.shared.options.threads.max(1) as u64 + 1;
+        while self.solid.as_ref().is_some_and(|solid| solid.queued - solid.written >= most) {
+            self.write_solid_chunks()?;
+            if self.solid.as_ref().is_some_and(|solid| solid.queued - solid.written >= most) {
+                self.receive()?;
+            }
+        }
+        let Some(solid) = &mut self.solid else { return Ok(()) };
+        let bytes = std::mem::take(&mut solid.filling);
+        let number = solid.queued;
+        solid.queued += 1;
+        lock(&self.shared.state).queue.push_back(Task::SolidChunk { number, bytes });
+        self.shared.changed.notify_all();
+        Ok(())
+    }
+
+    /// Writes the chunks whose turn it is.
+    fn write_solid_chunks(&mut self) -> Result<()> {
+        let Some(solid) = &mut self.solid else { return Ok(()) };
+        while let Some(bytes) = solid.done.remove(&solid.written) {
+            if solid.start.is_none() {
+                solid.start = Some(self.output.position());
+                self.output.append(&vec![0; SOLID_HEAD_BYTES + solid.table_bytes])?;
+            }
+            // A chunk is at most 1 GiB.
+            solid.stored_sizes.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            self.output.append(&bytes)?;
+            solid.written += 1;
+            self.shared.give_back(bytes);
+        }
+        Ok(())
+    }
+
+    fn finish_solid(&mut self) -> Result<()> {
+        if self.solid.as_ref().is_some_and(|solid| !solid.filling.is_empty()) {
+            self.queue_solid_chunk()?;
+        }
+        lock(&self.shared.state).streaming -= 1;
+        self.shared.changed.notify_all();
+        while self.solid.as_ref().is_some_and(|solid| solid.written < solid.queued) {
+            self.write_solid_chunks()?;
+            if self.solid.as_ref().is_some_and(|solid| solid.written < solid.queued) {
+                self.receive()?;
+            }
+        }
+        let Some(solid) = self.solid.take() else { return Ok(()) };
+        let Some(start) = solid.start else { return Ok(()) };
+        let mut head = Vec::with_capacity(SOLID_HEAD_BYTES + solid.stored_sizes.len());
+        head.extend_from_slice(&solid.size_bytes.to_le_bytes());
+        head.extend_from_slice(&(solid.chunk_bytes as u32).to_le_bytes());
+        head.extend_from_slice(&Compression::Lzms.solid_format().to_le_bytes());
+        head.extend_from_slice(&solid.stored_sizes);
+        self.output.patch(start, &head)?;
+        let end = self.output.position();
+        self.stored.solid = Some(ResourceHeader {
+            offset: start,
+            stored_bytes: end - start,
+            size_bytes: 0,
+            flags: resource_flag::SOLID,
+        });
         Ok(())
     }
 }

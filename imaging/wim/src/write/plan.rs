@@ -137,8 +137,8 @@ impl<'a> Plan<'a> {
         self.total_bytes
     }
 
-    pub fn header_flags(&self) -> u32 {
-        if self.has_fixed_links { header_flag::RP_FIX } else { 0 }
+    pub fn header_flags(&self, options: &WriteOptions) -> u32 {
+        if options.rp_fix.unwrap_or(self.has_fixed_links) { header_flag::RP_FIX } else { 0 }
     }
 
     /// The hashes each image's metadata needs.
