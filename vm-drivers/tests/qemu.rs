@@ -124,7 +124,9 @@ async fn a_disk_chain_is_told_and_flattened() {
 #[tokio::test]
 #[ignore = "run by a_killed_gilt_leaves_no_machine as a process of its own"]
 async fn holder_of_a_machine() {
-    let (bench, _dir) = bench();
+    let mut config = QemuConfig::new(std::env::temp_dir().join("unused-cache"));
+    config.registry = RunRegistry::at(std::env::var_os("HOLDER_REGISTRY").unwrap());
+    let bench = Bench::new(Box::new(Qemu::new(config))).unwrap_or_else(|what| panic!("{what}"));
     let mut spec = bench.machine("held", "do=silent");
     spec.tpm = Some(TpmSpec { state_dir: bench.path("tpm") });
     let vm = bench.start(&spec).await.unwrap();
@@ -134,7 +136,11 @@ async fn holder_of_a_machine() {
 
 #[test]
 fn a_killed_gilt_leaves_no_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = dir.path().join("run");
     let mut holder = Command::new(std::env::current_exe().unwrap())
+        .env("HOLDER_REGISTRY", &records)
+        .env("TMPDIR", dir.path())
         .args(["--exact", "holder_of_a_machine", "--ignored", "--nocapture"])
         .stdout(Stdio::piped())
         .spawn()
@@ -155,6 +161,11 @@ fn a_killed_gilt_leaves_no_machine() {
         assert!(Instant::now() < deadline, "the machine outlives its gilt");
         std::thread::sleep(Duration::from_millis(20));
     }
+    // The next gilt finds the record and removes what the machine needed.
+    let reaped = RunRegistry::at(&records).reap().unwrap();
+    assert_eq!(reaped.len(), 1);
+    assert_eq!(reaped[0].removed.len(), 1, "the TPM's socket folder");
+    assert_eq!(std::fs::read_dir(&records).unwrap().count(), 0);
 }
 
 #[tokio::test]
