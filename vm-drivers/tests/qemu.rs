@@ -67,6 +67,7 @@ async fn a_tpm_is_there_and_its_state_goes_with_a_checkpoint() {
     assert_eq!(said.stdout_text().trim(), "2", "{}", said.stderr_text());
     let memory = bench.path("memory");
     let request = CheckpointRequest {
+        backing_names: None,
         new_overlays: vec![bench.path("next.qcow2")],
         memory_state: Some(memory.clone()),
         uefi_variables: None,

@@ -28,6 +28,21 @@ pub struct ContentId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sha1(pub [u8; 20]);
 
+impl Sha1 {
+    /// What a WIM writes for "no contents"; not the SHA-1 of anything known.
+    pub const ZERO: Self = Self([0; 20]);
+
+    pub fn is_zero(&self) -> bool {
+        *self == Self::ZERO
+    }
+}
+
+impl std::fmt::Display for Sha1 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// 100 ns ticks since 1601-01-01 UTC (Windows FILETIME).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileTime(pub u64);
@@ -38,8 +53,7 @@ impl FileTime {
 
     /// From seconds and nanoseconds since 1970; clamped to what a FILETIME can hold.
     pub fn from_unix(seconds: i64, nanos: u32) -> Self {
-        let ticks =
-            i128::from(seconds) * 10_000_000 + i128::from(nanos / 100) + Self::UNIX_EPOCH;
+        let ticks = i128::from(seconds) * 10_000_000 + i128::from(nanos / 100) + Self::UNIX_EPOCH;
         Self(u64::try_from(ticks.clamp(0, i128::from(u64::MAX))).unwrap_or(u64::MAX))
     }
 

@@ -1,0 +1,148 @@
+//! Generalize: take out what belongs to one machine and to the build, power off, and prove it
+//! from the disk.
+
+pub mod proof;
+
+use super::guest::Command;
+use super::machine::Machine;
+use super::{Job, StageError};
+use crate::checkpoint::{self, Record};
+use crate::template::model::Guest as GuestKind;
+use gilt_vm::ExitReason;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+const LINUX: &str = include_str!("linux.sh");
+
+/// A powered-off disk that was proven to hold nothing of the build.
+pub struct Generalized {
+    pub disk: PathBuf,
+    /// What was proven gone; the test of the captured image looks for it again.
+    pub public_keys: Vec<String>,
+    _proven: (),
+}
+
+/// The result of an earlier build, if it is still there.
+pub fn kept(job: &Job, key: &str) -> Option<Generalized> {
+    let found = job.checkpoints.find(key)?;
+    Some(Generalized {
+        disk: found.disk(),
+        public_keys: vec![found.record.public_key.clone()],
+        _proven: (),
+    })
+}
+
+pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generalized, StageError> {
+    let started = std::time::Instant::now();
+    let options = &job.build.spec.generalize;
+    let keep: Vec<String> = options.keep.iter().map(|trace| trace.as_str().to_owned()).collect();
+    match job.build.spec.guest {
+        GuestKind::Linux => linux(job, &mut machine, &keep).await?,
+        GuestKind::Windows => {
+            return Err(StageError::Input("this version of gilt does not generalize Windows yet".into()));
+        }
+    }
+    let reason = machine
+        .vm
+        .exit_watch()
+        .wait_at_most(options.shutdown_timeout, machine.vm.serial())
+        .await?;
+    if reason != ExitReason::PoweredOff {
+        return Err(StageError::Guest(format!("generalize did not end in a power-off: {reason}")));
+    }
+    let disk = machine.disk();
+    let access = machine.guest.access.clone();
+    let access_ours = access.is_ours();
+    let parent = machine.parent.clone();
+    drop(machine);
+    job.take_live();
+
+    let public_keys = vec![access.public_key.clone()];
+    prove(job, disk.clone(), access.username.clone(), public_keys.clone(), keep).await?;
+
+    let staging = job
+        .home
+        .staging_dir(&job.id, key)
+        .map_err(StageError::io("make a folder for the generalized disk"))?;
+    std::fs::rename(&disk, staging.join(checkpoint::DISK))
+        .map_err(StageError::io("keep the generalized disk"))?;
+    let record = Record {
+        format: 0,
+        key: key.to_owned(),
+        parent,
+        image: job.build.spec.name.clone(),
+        layer: "generalize".to_owned(),
+        created: crate::now(),
+        seconds: started.elapsed().as_secs_f64(),
+        username: access.username,
+        public_key: access.public_key,
+        key_is_ours: access_ours,
+    };
+    let checkpoints = job.checkpoints.clone();
+    let saved = job
+        .blocking(move || {
+            checkpoints.publish(&staging, record).map_err(StageError::io("keep the generalized disk"))
+        })
+        .await?;
+    Ok(Generalized { disk: saved.disk(), public_keys, _proven: () })
+}
+
+async fn linux(job: &Job, machine: &mut Machine, keep: &[String]) -> Result<(), StageError> {
+    let user = machine.guest.access.username.clone();
+    let command = Command {
+        what: "generalize".to_owned(),
+        script: LINUX.as_bytes().to_vec(),
+        interpreter: None,
+        arguments: Vec::new(),
+        environment: BTreeMap::from([
+            ("BUILD_USER".to_owned(), user),
+            ("KEEP".to_owned(), keep.join(" ")),
+        ]),
+        user: "root".to_owned(),
+        timeout: job.build.spec.generalize.timeout,
+    };
+    match machine.guest.run_script(job, &command).await {
+        Ok(done) if done.code == 0 => Ok(()),
+        Ok(done) => {
+            Err(StageError::Command { what: command.what, code: done.code, tail: done.tail })
+        }
+        // The last thing the script does is to switch the machine off under us.
+        Err(StageError::Vm(
+            gilt_vm::Error::ConnectionLost { .. }
+            | gilt_vm::Error::Ended { reason: ExitReason::PoweredOff, .. },
+        )) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn prove(
+    job: &Job,
+    disk: PathBuf,
+    build_user: String,
+    public_keys: Vec<String>,
+    keep: Vec<String>,
+) -> Result<(), StageError> {
+    let secrets = job.build.spec.secrets.values().map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>();
+    let left = job
+        .blocking(move || {
+            let volume = super::capture::open_volume(&disk)?;
+            let traces = proof::Traces {
+                build_user: &build_user,
+                public_keys: &public_keys,
+                secrets: &secrets,
+                keep: &keep,
+            };
+            proof::prove(&volume.tree, volume.reader.contents(), &traces)
+                .map_err(StageError::io("read the generalized disk"))
+        })
+        .await?;
+    match left.first() {
+        None => Ok(()),
+        Some(first) => {
+            for leftover in &left {
+                job.events.warn(format!("left in the image: {} ({})", leftover.path, leftover.what));
+            }
+            Err(StageError::Leftovers { count: left.len(), first: first.clone() })
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The reference machine while it runs: started cold or from a checkpoint, saved after a layer.
+
+use super::guest::{Access, Guest, Served};
+use super::{Job, StageError};
+use crate::checkpoint::{self, Checkpoint, Record};
+use crate::template::model as template;
+use gilt_vm::{
+    Accelerator, CdromInterface, CdromSpec, CheckpointRequest, DiskFormat, DiskInterface, DiskSpec,
+    Display, Firmware, GuestClock, MachineSpec, NetDevice, NetworkSpec, OnGuestReset, StartFrom,
+    TpmSpec, Vm,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A running guest one is logged in to.
+pub struct Machine {
+    pub vm: Arc<dyn Vm>,
+    pub guest: Guest,
+    /// The key of the checkpoint the running disk lies over; `None` before the first.
+    pub parent: Option<String>,
+}
+
+/// Memory a machine's process needs beside the guest's own: firmware, device models, translated code.
+pub const OVERHEAD_BYTES: u64 = 256 << 20;
+
+impl Job {
+    /// The machine of the template, over the disk given, with nothing else attached.
+    pub fn spec(&self, disk: PathBuf, name: &str) -> MachineSpec {
+        let machine = &self.build.spec.machine;
+        let mut spec = MachineSpec::new(
+            format!("{}-{}", self.build.spec.name, self.id),
+            self.run.file(&format!("{name}-serial.log")),
+        );
+        spec.cpu_count = machine.cpus;
+        spec.memory_bytes = machine.memory.bytes();
+        spec.cpu_model = machine.cpu_model.clone();
+        spec.firmware = match machine.firmware {
+            template::Firmware::Bios => Firmware::Bios,
+            template::Firmware::Uefi => Firmware::Uefi {
+                secure_boot: machine.secure_boot,
+                variables: self.run.file("uefi-vars.fd"),
+            },
+        };
+        spec.disks = vec![DiskSpec {
+            path: disk,
+            format: DiskFormat::Qcow2,
+            interface: match machine.disk_interface {
+                template::DiskInterface::VirtioBlk => DiskInterface::VirtioBlk,
+                template::DiskInterface::VirtioScsi => DiskInterface::VirtioScsi,
+                template::DiskInterface::Sata => DiskInterface::Sata,
+                template::DiskInterface::Nvme => DiskInterface::Nvme,
+            },
+            boot_index: Some(1),
+            throw_away_writes: false,
+        }];
+        let device = match machine.net_device {
+            template::NetDevice::VirtioNet => Some(NetDevice::VirtioNet),
+            template::NetDevice::E1000e => Some(NetDevice::E1000e),
+            template::NetDevice::None => None,
+        };
+        spec.network = device.map(|device| NetworkSpec {
+            device,
+            ..NetworkSpec::forwarding(self.build.spec.communicator.port)
+        });
+        spec.tpm = machine.tpm.then(|| TpmSpec { state_dir: self.run.file("tpm") });
+        spec.display = if self.options.vnc || machine.display == template::Display::Vnc {
+            Display::Vnc
+        } else {
+            Display::Headless
+        };
+        spec.accelerator = match machine.accelerator {
+            template::Accelerator::Kvm => Accelerator::Kvm,
+            template::Accelerator::Tcg => Accelerator::Tcg,
+            _ => Accelerator::Auto,
+        };
+        spec.clock = match self.build.spec.guest {
+            template::Guest::Linux => GuestClock::Utc,
+            template::Guest::Windows => GuestClock::LocalTime,
+        };
+        spec.on_guest_reset = OnGuestReset::Restart;
+        spec
+    }
+
+    /// The drives of the installer's medium and of the answer medium; empty ones stay attached
+    /// through the whole build, so that a saved state always fits.
+    pub fn with_cdroms(&self, mut spec: MachineSpec, media: [Option<PathBuf>; 2]) -> MachineSpec {
+        spec.cdroms = media
+            .into_iter()
+            .enumerate()
+            .map(|(index, medium)| CdromSpec {
+                medium,
+                interface: match self.build.spec.guest {
+                    template::Guest::Linux => CdromInterface::VirtioScsi,
+                    template::Guest::Windows => CdromInterface::Sata,
+                },
+                // The disk is tried first: empty it falls through to the medium, and after the
+                // installation the same order boots what was installed.
+                boot_index: (index == 0).then_some(2),
+            })
+            .collect();
+        spec
+    }
+
+    /// A disk of this run that lies over checkpoint `key`.
+    async fn overlay_over(&self, key: &str, number: u32) -> Result<PathBuf, StageError> {
+        let path = self.run.file(&format!("overlay-{number}.qcow2"));
+        self.driver
+            .create_overlay(&self.checkpoints.disk_path(key), DiskFormat::Qcow2, &path)
+            .await?;
+        Ok(path)
+    }
+
+    /// Goes on from a checkpoint: by its memory where that fits, else by a boot.
+    pub async fn resume(&self, checkpoint: &Checkpoint) -> Result<Machine, StageError> {
+        let key = checkpoint.record.key.clone();
+        let started = Instant::now();
+        self.bring_firmware_state(checkpoint)?;
+        let access = Access::of_checkpoint(checkpoint)?;
+        let served = Served::start(self).await?;
+        let number = self.next_overlay();
+        let disk = self.overlay_over(&key, number).await?;
+        let spec = self.with_cdroms(self.spec(disk.clone(), "guest"), [None, None]);
+        let mut resumed = None;
+        if let Some(memory) = checkpoint.memory() {
+            let from = StartFrom::SavedState(&memory);
+            match self.driver.start(&spec, self.run.path(), from).await {
+                Ok(vm) => {
+                    let vm = self.watch(vm);
+                    let patience = Duration::from_secs(60);
+                    match Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await {
+                        Ok(guest) => resumed = Some((vm, guest)),
+                        Err(error) => {
+                            self.events.note(format!("the saved state did not answer ({error}); booting instead"));
+                            vm.power_off().await?;
+                        }
+                    }
+                }
+                Err(gilt_vm::Error::StateMismatch { reason, .. }) => {
+                    self.events.note(format!("the saved state cannot be resumed ({reason}); booting instead"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if resumed.is_none() {
+                // What the guest wrote in the meantime must not stay.
+                std::fs::remove_file(&disk).map_err(StageError::io("remove an overlay"))?;
+                self.overlay_over(&key, number).await?;
+                self.bring_firmware_state(checkpoint)?;
+            }
+        }
+        let (vm, guest) = match resumed {
+            Some(both) => both,
+            None => {
+                let vm = self.driver.start(&spec, self.run.path(), StartFrom::PowerOn).await?;
+                let vm = self.watch(vm);
+                let patience = self.build.spec.communicator.timeout;
+                let guest = Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await?;
+                (vm, guest)
+            }
+        };
+        let how = if vm.info().resumed { "resumed" } else { "booted" };
+        self.events.note(format!(
+            "{how} the checkpoint of layer {} in {:.1} s",
+            checkpoint.record.layer,
+            started.elapsed().as_secs_f64()
+        ));
+        let mut machine = Machine { vm, guest, parent: Some(key) };
+        machine.guest.renew_access().await?;
+        Ok(machine)
+    }
+
+    fn bring_firmware_state(&self, checkpoint: &Checkpoint) -> Result<(), StageError> {
+        if let Some(variables) = checkpoint.uefi_variables() {
+            std::fs::copy(variables, self.run.file("uefi-vars.fd"))
+                .map_err(StageError::io("copy the UEFI variables"))?;
+        }
+        if let Some(tpm) = checkpoint.tpm() {
+            let here = self.run.file("tpm");
+            copy_folder(&tpm, &here).map_err(StageError::io("copy the TPM's state"))?;
+        }
+        Ok(())
+    }
+
+    fn next_overlay(&self) -> u32 {
+        self.overlay_count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+impl Machine {
+    pub fn new(vm: Arc<dyn Vm>, guest: Guest) -> Self {
+        Self { vm, guest, parent: None }
+    }
+
+    /// Saves the guest as it is now as checkpoint `key` and goes on over a fresh overlay.
+    pub async fn save(
+        &mut self,
+        job: &Job,
+        key: &str,
+        layer: &str,
+        seconds: f64,
+    ) -> Result<Checkpoint, StageError> {
+        self.guest.sync().await?;
+        let staging = job
+            .home
+            .staging_dir(&job.id, key)
+            .map_err(StageError::io("make a folder for a checkpoint"))?;
+        let next = job.run.file(&format!("overlay-{}.qcow2", job.next_overlay()));
+        let uefi = matches!(job.build.spec.machine.firmware, template::Firmware::Uefi);
+        let request = CheckpointRequest {
+            new_overlays: vec![next],
+            backing_names: Some(vec![job.checkpoints.disk_path(key)]),
+            memory_state: job.options.keep_memory.then(|| staging.join(checkpoint::MEMORY)),
+            uefi_variables: uefi.then(|| staging.join(checkpoint::UEFI_VARIABLES)),
+            tpm_state: job.build.spec.machine.tpm.then(|| staging.join(checkpoint::TPM)),
+        };
+        let frozen = self.vm.checkpoint(&request).await?;
+        let disk = &frozen.disks[0];
+        std::fs::rename(disk, staging.join(checkpoint::DISK))
+            .map_err(StageError::io("move a checkpoint's disk into place"))?;
+        self.guest.access.save(&staging.join(checkpoint::ACCESS_KEY))?;
+        let record = Record {
+            format: 0,
+            key: key.to_owned(),
+            parent: self.parent.clone(),
+            image: job.build.spec.name.clone(),
+            layer: layer.to_owned(),
+            created: crate::now(),
+            seconds,
+            username: self.guest.access.username.clone(),
+            public_key: self.guest.access.public_key.clone(),
+            key_is_ours: self.guest.access.is_ours(),
+        };
+        let checkpoints = job.checkpoints.clone();
+        let saved = job
+            .blocking(move || {
+                checkpoints
+                    .publish(&staging, record)
+                    .map_err(StageError::io("save a checkpoint"))
+            })
+            .await?;
+        self.parent = Some(key.to_owned());
+        Ok(saved)
+    }
+
+    /// The disk the guest writes now.
+    pub fn disk(&self) -> PathBuf {
+        self.vm.disks().into_iter().next().unwrap_or_default()
+    }
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! Lazy parsing: the best match here, unless one of the next two positions has a better.
+//!
+//! Matches are compared by the bits they save: a literal costs about as much as a byte of a match
+//! saves, an offset costs its logarithm, a recent offset costs little.
+
+use super::block::Sequence;
+use super::encode::Shared;
+use super::{MAX_MATCH, OFFSET_BIAS};
+use crate::bits::BitWriter;
+use crate::matching::{Effort, HashChain, Position, Window};
+
+/// Bits that a byte costs as a literal, about.
+const BYTE: i32 = 6;
+
+#[derive(Clone, Copy)]
+struct Choice {
+    len: u32,
+    /// Recent offset 0, 1, 2, or offset + 2.
+    value: u32,
+    /// Bits saved.
+    score: i32,
+}
+
+const NOTHING: Choice = Choice { len: 0, value: 0, score: 0 };
+
+pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
+    core: &mut Shared<B>,
+    chain: &mut HashChain<P, B, SLOTS>,
+    end: usize,
+    writer: &mut BitWriter<'_>,
+) {
+    let effort = Effort { depth: 32, nice_len: 96 };
+    chain.reset(&core.window);
+    let mut recent = [1u32; 3];
+    let mut pos = 0;
+    while pos < end && !writer.is_full() {
+        let start = pos;
+        core.sequences.clear();
+        core.counts.clear();
+        pos = parse(core, chain, start, end, effort, &mut recent);
+        core.blocks.make_codes(&core.counts);
+        core.blocks.write(writer, &core.window, start, pos - start, &core.sequences, &core.counts);
+    }
+}
+
+/// The best match at `pos` with a recent offset.
+#[inline(always)]
+fn best_recent<const B: usize>(
+    window: &Window<B>,
+    pos: usize,
+    max_len: usize,
+    recent: &[u32; 3],
+) -> Choice {
+    let mut best = NOTHING;
+    let here = window.u32(pos);
+    for (index, &offset) in recent.iter().enumerate() {
+        let offset = offset as usize;
+        if offset > pos {
+            continue;
+        }
+        let differ = window.u32(pos - offset) ^ here;
+        if differ & 0xffff != 0 {
+            continue;
+        }
+        let len = if differ & 0xff_ffff != 0 {
+            2
+        } else if differ != 0 {
+            3
+        } else {
+            window.common(pos, pos - offset, 4, max_len)
+        }
+        .min(max_len) as u32;
+        let score = len as i32 * BYTE - 5 - index as i32;
+        if len >= 2 && score > best.score {
+            best = Choice { len, value: index as u32, score };
+        }
+    }
+    best
+}
+
+/// The match at `pos` that saves most; of explicit offsets only those longer than `than`.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined into its three callers")]
+fn look<P: Position, const B: usize, const SLOTS: usize>(
+    window: &Window<B>,
+    chain: &mut HashChain<P, B, SLOTS>,
+    pos: usize,
+    end: usize,
+    than: u32,
+    max_offset: u32,
+    effort: Effort,
+    recent: &[u32; 3],
+) -> Choice {
+    let max_len = (end - pos).min(MAX_MATCH as usize);
+    let mut best = best_recent(window, pos, max_len, recent);
+    let least = best.len.max(than).max(2);
+    let found = chain.longest(window, pos, end, least, MAX_MATCH, max_offset, effort);
+    if found.offset != 0 {
+        let score = found.len as i32 * BYTE - 7 - found.offset.ilog2() as i32;
+        if score > best.score {
+            best = Choice { len: found.len, value: found.offset + OFFSET_BIAS, score };
+        }
+    }
+    best
+}
+
+/// Chooses until the end of a block and answers its end.
+fn parse<P: Position, const B: usize, const SLOTS: usize>(
+    core: &mut Shared<B>,
+    chain: &mut HashChain<P, B, SLOTS>,
+    start: usize,
+    end: usize,
+    effort: Effort,
+    recent: &mut [u32; 3],
+) -> usize {
+    let Shared { window, sequences, counts, max_offset, .. } = core;
+    let max_offset = *max_offset;
+    let mut pos = start;
+    let mut literals = 0u32;
+
+    while pos < end {
+        let mut best = look(
+            window,
+            chain,
+            pos,
+            end,
+            2,
+            max_offset,
+            Effort { depth: effort.depth, ..effort },
+            recent,
+        );
+        if best.score <= 0 {
+            counts.literal(window.byte(pos));
+            literals += 1;
+            pos += 1;
+            continue;
+        }
+        let mut inserted = pos + 1;
+        while best.len < effort.nice_len && inserted < end {
+            let next = look(
+                window,
+                chain,
+                inserted,
+                end,
+                best.len - 1,
+                max_offset,
+                Effort { depth: effort.depth / 2, ..effort },
+                recent,
+            );
+            inserted += 1;
+            if next.score > best.score {
+                counts.literal(window.byte(pos));
+                literals += 1;
+                pos += 1;
+                best = next;
+                continue;
+            }
+            if inserted >= end {
+                break;
+            }
+            let next = look(
+                window,
+                chain,
+                inserted,
+                end,
+                best.len,
+                max_offset,
+                Effort { depth: effort.depth / 4, ..effort },
+                recent,
+            );
+            inserted += 1;
+            if next.score > best.score + 1 {
+                counts.literal(window.byte(pos));
+                counts.literal(window.byte(pos + 1));
+                literals += 2;
+                pos += 2;
+                best = next;
+                continue;
+            }
+            break;
+        }
+        match best.value {
+            0 => {}
+            1 => recent.swap(0, 1),
+            2 => recent.swap(0, 2),
+            value => *recent = [value - OFFSET_BIAS, recent[0], recent[1]],
+        }
+        let sequence = Sequence::new(literals, best.len, best.value);
+        counts.matched(&sequence);
+        sequences.push(sequence);
+        literals = 0;
+        pos += best.len as usize;
+        chain.skip(window, inserted, pos.saturating_sub(inserted), end);
+    }
+    if literals > 0 {
+        sequences.push(Sequence { literals, value: 0, len: 0, slot: 0 });
+    }
+    pos
+}

@@ -1,0 +1,521 @@
+//! Near-optimal parsing: the cheapest way through a block under estimated prices.
+//!
+//! ```text
+//! segment (up to 32 KiB)   matches of every position are found once
+//!   cheap lazy parse       first counts of symbols, in pieces of 4 KiB
+//!   pieces -> blocks       neighbours are joined while that saves bits
+//!   block                  prices from counts; cheapest path, forwards; counts of that path; again
+//! ```
+//! Every place of the path knows the recent offsets of the cheapest way to it.
+
+use super::block::{Counts, Sequence, slot_of};
+use super::encode::Shared;
+use super::prices::{BIT, Prices, entropy};
+use super::{LONG_HEADER, MAX_MATCH, MIN_MATCH, OFFSET_BIAS};
+use crate::bits::BitWriter;
+use crate::matching::{Effort, Found, HashChain, Position, Trees, Window, unpack_match};
+
+const SEGMENT: usize = 32 << 10;
+const PIECE: usize = 4 << 10;
+const PIECES: usize = SEGMENT / PIECE;
+/// Nodes of a segment, its end, and padding to a power of two.
+const NODES: usize = 2 * SEGMENT;
+
+/// How a level parses.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) effort: Effort,
+    /// Cheapest paths computed for each block.
+    pub(super) rounds: u32,
+    /// A match of this length is taken without weighing its parts.
+    pub(super) take_len: u32,
+}
+
+/// Where matches come from.
+pub(super) enum Finder<P, const B: usize, const SLOTS: usize> {
+    Chain(HashChain<P, B, SLOTS>),
+    Trees(Trees<P, B, SLOTS>),
+}
+
+/// The best way to a place: price << 32 | length << 22 | value of its last step, the value as in
+/// [`Sequence`]; length 1 and value 0 is a literal. The least of two nodes is the better way.
+type Node = u64;
+
+pub(super) const NODE_PRICE: u32 = 32;
+pub(super) const NODE_LEN: u32 = 22;
+const UNREACHED: Node = u64::MAX;
+
+#[inline(always)]
+fn step_of(node: Node) -> (usize, u32) {
+    ((node as u32 >> NODE_LEN) as usize, node as u32 & ((1 << NODE_LEN) - 1))
+}
+
+/// Three recent offsets of 21 bits, the first lowest.
+#[derive(Clone, Copy)]
+struct Queue(u64);
+
+impl Queue {
+    const BITS: u32 = 21;
+    const ONE: u64 = (1 << Self::BITS) - 1;
+
+    fn new(recent: [u32; 3]) -> Self {
+        let [a, b, c] = recent;
+        Queue(u64::from(a) | u64::from(b) << Self::BITS | u64::from(c) << (2 * Self::BITS))
+    }
+
+    #[inline(always)]
+    fn offset(self, index: u32) -> u32 {
+        (self.0 >> (index * Self::BITS) & Self::ONE) as u32
+    }
+
+    fn offsets(self) -> [u32; 3] {
+        [self.offset(0), self.offset(1), self.offset(2)]
+    }
+
+    /// After a match of `value`; after a literal if that is 0.
+    #[inline(always)]
+    fn after(self, value: u32) -> Self {
+        // A recent offset changes places with the first; a new one moves all.
+        let shift = (value & 3) * Self::BITS;
+        let differ = (self.0 ^ self.0 >> shift) & Self::ONE;
+        let swapped = self.0 ^ (differ | differ << shift);
+        let offset = u64::from(value.wrapping_sub(OFFSET_BIAS));
+        let pushed = (self.0 << Self::BITS | offset) & (u64::MAX >> 1);
+        Queue(if value > 2 { pushed } else { swapped })
+    }
+}
+
+pub(super) struct Parser<P, const B: usize, const SLOTS: usize> {
+    plan: Plan,
+    finder: Finder<P, B, SLOTS>,
+    /// Matches of all positions of the segment, and where those of each begin.
+    matches: Vec<u32>,
+    starts: Vec<u32>,
+    nodes: Box<[Node; NODES]>,
+    queues: Box<[Queue; NODES]>,
+    prices: Prices,
+    pieces: Vec<Piece>,
+    path: Vec<Sequence>,
+}
+
+struct Piece {
+    bytes: usize,
+    counts: Counts,
+    bits: u64,
+}
+
+impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
+    pub(super) fn new(plan: Plan, finder: Finder<P, B, SLOTS>) -> Self {
+        Parser {
+            plan,
+            finder,
+            matches: Vec::with_capacity(SEGMENT * 6),
+            starts: Vec::with_capacity(SEGMENT + 1),
+            nodes: crate::matching::boxed_array(0),
+            queues: crate::matching::boxed_array(Queue(0)),
+            prices: Prices::new(),
+            pieces: (0..PIECES)
+                .map(|_| Piece { bytes: 0, counts: Counts::new(), bits: 0 })
+                .collect(),
+            path: Vec::with_capacity(SEGMENT / 2),
+        }
+    }
+
+    /// Finds the matches of the segment from `start` to `end` in a chunk that ends at `chunk_end`.
+    #[inline(never)]
+    fn collect(
+        &mut self,
+        window: &Window<B>,
+        start: usize,
+        end: usize,
+        chunk_end: usize,
+        max_offset: u32,
+    ) {
+        self.matches.clear();
+        self.starts.clear();
+        self.starts.push(0);
+        let effort = self.plan.effort;
+        let take_len = self.plan.take_len;
+        let mut pos = start;
+        match &mut self.finder {
+            Finder::Chain(chain) => {
+                let mut carried = Found { len: 0, offset: 0 };
+                while pos < end {
+                    // Within a long match a better one is rare.
+                    let shift = u32::from(carried.len >= 16) + u32::from(carried.len >= 8);
+                    let found = chain.collect(
+                        window,
+                        pos,
+                        chunk_end,
+                        MAX_MATCH,
+                        max_offset,
+                        Effort { depth: (effort.depth >> shift).max(1), ..effort },
+                        carried,
+                        &mut self.matches,
+                    );
+                    let len = found.len;
+                    carried = Found { len: len.saturating_sub(1), ..found };
+                    pos += 1;
+                    self.starts.push(self.matches.len() as u32);
+                    if len >= take_len {
+                        let skip = (len as usize - 1).min(end - pos);
+                        carried.len = 0;
+                        chain.skip(window, pos, skip, chunk_end);
+                        pos += skip;
+                        self.starts.resize(self.starts.len() + skip, self.matches.len() as u32);
+                    }
+                }
+            }
+            Finder::Trees(trees) => {
+                while pos < end {
+                    let len = trees.insert::<true>(
+                        window,
+                        pos,
+                        chunk_end,
+                        MAX_MATCH,
+                        max_offset,
+                        effort,
+                        &mut self.matches,
+                    );
+                    pos += 1;
+                    self.starts.push(self.matches.len() as u32);
+                    if len >= take_len {
+                        let skip = (len as usize - 1).min(end - pos);
+                        for at in pos..pos + skip {
+                            trees.insert::<false>(
+                                window,
+                                at,
+                                chunk_end,
+                                MAX_MATCH,
+                                max_offset,
+                                effort,
+                                &mut self.matches,
+                            );
+                        }
+                        pos += skip;
+                        self.starts.resize(self.starts.len() + skip, self.matches.len() as u32);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A quick parse for first counts, piece by piece. Answers how many pieces there are.
+    #[inline(never)]
+    fn first_counts(
+        &mut self,
+        window: &Window<B>,
+        start: usize,
+        end: usize,
+        mut recent: [u32; 3],
+    ) -> usize {
+        let mut pos = start;
+        let mut count = 0;
+        while pos < end {
+            let piece = &mut self.pieces[count];
+            count += 1;
+            piece.counts.clear();
+            let begin = pos;
+            let piece_end = (begin + PIECE).min(end);
+            while pos < piece_end {
+                let (len, value) = self.first_match(window, start, pos, end, &recent);
+                if len < 2 {
+                    self.pieces[count - 1].counts.literal(window.byte(pos));
+                    pos += 1;
+                    continue;
+                }
+                recent = Queue::new(recent).after(value).offsets();
+                self.pieces[count - 1].counts.matched(&Sequence::new(0, len, value));
+                pos += len as usize;
+            }
+            let piece = &mut self.pieces[count - 1];
+            piece.bytes = pos - begin;
+            piece.bits = bits_of(&piece.counts);
+        }
+        count
+    }
+
+    /// A good match at `pos`, or length 0.
+    #[inline(always)]
+    fn first_match(
+        &self,
+        window: &Window<B>,
+        start: usize,
+        pos: usize,
+        end: usize,
+        recent: &[u32; 3],
+    ) -> (u32, u32) {
+        let at = pos - start;
+        let max_len = (end - pos).min(MAX_MATCH as usize);
+        let mut best = (0u32, 0u32);
+        let here = window.u32(pos);
+        for (index, &offset) in recent.iter().enumerate() {
+            if offset as usize <= pos && (window.u32(pos - offset as usize) ^ here) & 0xff_ffff == 0
+            {
+                let len = window.common(pos, pos - offset as usize, 3, max_len) as u32;
+                if len > best.0 && len as usize <= max_len {
+                    best = (len, index as u32);
+                }
+            }
+        }
+        let (from, to) = (self.starts[at] as usize, self.starts[at + 1] as usize);
+        if let Some(&packed) = self.matches[from..to].last() {
+            let (len, offset) = unpack_match(packed);
+            let len = len.min(max_len as u32);
+            if len > best.0 + 1 && (len > 3 || offset < 2048) && (len > 2 || offset < 64) {
+                best = (len, offset + OFFSET_BIAS);
+            }
+        }
+        best
+    }
+
+    /// Joins neighbouring pieces where that is cheaper. Answers how many are left.
+    #[inline(never)]
+    fn join_pieces(&mut self, mut count: usize) -> usize {
+        let mut joined = Counts::new();
+        let mut at = 0;
+        while at + 1 < count {
+            let (a, b) = (&self.pieces[at], &self.pieces[at + 1]);
+            joined.clone_from(&a.counts);
+            joined.add(&b.counts);
+            let bits = bits_of(&joined);
+            if bits <= a.bits + b.bits {
+                let bytes = b.bytes;
+                let piece = &mut self.pieces[at];
+                piece.bytes += bytes;
+                piece.bits = bits;
+                piece.counts.clone_from(&joined);
+                self.pieces[at + 1..count].rotate_left(1);
+                count -= 1;
+                at = at.saturating_sub(1);
+            } else {
+                at += 1;
+            }
+        }
+        count
+    }
+
+    /// Finds the cheapest way from `start`, `bytes` far, and leaves it in `self.path`.
+    #[inline(never)]
+    fn cheapest_path(
+        &mut self,
+        window: &Window<B>,
+        segment: usize,
+        start: usize,
+        bytes: usize,
+        recent: [u32; 3],
+        counts: &mut Counts,
+    ) -> [u32; 3] {
+        let nodes = &mut *self.nodes;
+        let queues = &mut *self.queues;
+        let prices = &self.prices;
+        let take_len = self.plan.take_len as usize;
+        nodes[..=bytes + 8].fill(UNREACHED);
+        nodes[0] = 0;
+        queues[0] = Queue::new(recent);
+        let mut at = 0;
+        while at < bytes {
+            let pos = start + at;
+            let node = nodes[at & (NODES - 1)];
+            let (step_len, step_value) = step_of(node);
+            let queue = queues[at.wrapping_sub(step_len) & (NODES - 1)].after(step_value);
+            queues[at & (NODES - 1)] = queue;
+            // What a step adds to: the price alone.
+            let base = node >> NODE_PRICE << NODE_PRICE;
+            let max_len = (bytes - at).min(MAX_MATCH as usize);
+            let ahead = &mut nodes[at & (NODES - 1)..];
+            let ahead = &mut ahead[..=MAX_MATCH as usize];
+
+            // A literal.
+            ahead[1] = ahead[1].min(base + prices.literal[usize::from(window.byte(pos))]);
+            if max_len < 2 {
+                break;
+            }
+            // The recent offsets.
+            let here = window.u64(pos);
+            let mut longest_recent = 0;
+            for index in 0..3 {
+                let offset = queue.offset(index) as usize;
+                if offset > pos {
+                    continue;
+                }
+                let differ = window.u64(pos - offset) ^ here;
+                if differ & 0xffff != 0 {
+                    continue;
+                }
+                let len = if differ != 0 {
+                    ((differ.trailing_zeros() >> 3) as usize).min(max_len)
+                } else {
+                    window.common(pos, pos - offset, 8, max_len)
+                };
+                relax(ahead, prices, base + u64::from(index), index as usize, 2, len);
+                longest_recent = longest_recent.max(len);
+            }
+            if longest_recent >= take_len {
+                at += longest_recent;
+                continue;
+            }
+            // New offsets: for each length the nearest.
+            let index = pos - segment;
+            let (from, to) = (self.starts[index] as usize, self.starts[index + 1] as usize);
+            let mut least = 2;
+            for &packed in &self.matches[from..to] {
+                let (len, offset) = unpack_match(packed);
+                let len = (len as usize).min(max_len);
+                let value = offset + OFFSET_BIAS;
+                let slot = slot_of(value) as usize;
+                let aligned = if slot >= 8 { prices.aligned[value as usize & 7] } else { 0 };
+                relax(ahead, prices, base + aligned + u64::from(value), slot, least, len);
+                least = len + 1;
+            }
+            if least > take_len {
+                at += least - 1;
+                continue;
+            }
+            at += 1;
+        }
+
+        // From the end back to the start.
+        let path = &mut self.path;
+        path.clear();
+        counts.clear();
+        let mut at = bytes;
+        let mut literals = 0u32;
+        let mut tail = true;
+        while at > 0 {
+            let (len, value) = step_of(nodes[at & (NODES - 1)]);
+            let len = len.max(1);
+            at = at.saturating_sub(len);
+            if len == 1 {
+                counts.literal(window.byte(start + at));
+                literals += 1;
+                continue;
+            }
+            // Literals met so far follow this match.
+            close_run(path, literals, &mut tail);
+            literals = 0;
+            let sequence = Sequence::new(0, len as u32, value);
+            counts.matched(&sequence);
+            path.push(sequence);
+        }
+        close_run(path, literals, &mut tail);
+        path.reverse();
+        let mut queue = Queue::new(recent);
+        for sequence in &*path {
+            if sequence.len > 0 {
+                queue = queue.after(sequence.value);
+            }
+        }
+        queue.offsets()
+    }
+}
+
+/// Gives a run of literals to the match that follows it (the last pushed), or to the block's end.
+fn close_run(path: &mut Vec<Sequence>, literals: u32, tail: &mut bool) {
+    if *tail {
+        *tail = false;
+        if literals > 0 {
+            path.push(Sequence { literals, value: 0, len: 0, slot: 0 });
+        }
+    } else if let Some(last) = path.last_mut() {
+        last.literals = literals;
+    }
+}
+
+/// Offers matches with the lengths from 2 to `most` to the nodes ahead; `base` is the price of the
+/// way up to here and the value. Those up to 8 without a branch, because their number is hard to
+/// foresee: what is too long is offered at a price that nothing else exceeds.
+#[inline(always)]
+fn relax(ahead: &mut [Node], prices: &Prices, base: u64, slot: usize, least: usize, most: usize) {
+    let row = &prices.matched[slot & 63];
+    let too_long = &TOO_LONG[most.min(8) & 15];
+    if let Some(near) = ahead.get_mut(2..).and_then(|rest| rest.first_chunk_mut::<7>()) {
+        for ((node, price), too_long) in near.iter_mut().zip(row).zip(too_long) {
+            *node = (*node).min((base + price) | too_long);
+        }
+    }
+    let first = least.max(MIN_MATCH as usize + LONG_HEADER as usize);
+    if first > most {
+        return;
+    }
+    let base = base + row[LONG_HEADER as usize];
+    let nodes = &mut ahead[first..=most];
+    let lens = &prices.len[first..=most];
+    for (node, len) in nodes.iter_mut().zip(lens) {
+        *node = (*node).min(base + len);
+    }
+}
+
+/// By the longest length up to 8: a high bit for the lengths (from 2) beyond it.
+const TOO_LONG: [[u64; 7]; 16] = {
+    let mut table = [[1 << 63; 7]; 16];
+    let mut most = 2;
+    while most <= 8 {
+        let mut len = 2;
+        while len <= most {
+            table[most][len - 2] = 0;
+            len += 1;
+        }
+        most += 1;
+    }
+    table
+};
+
+/// Bits of a block of `counts`, with its codes.
+fn bits_of(counts: &Counts) -> u64 {
+    let (main, main_used) = entropy(&counts.main);
+    let (length, length_used) = entropy(&counts.length);
+    // A used symbol takes some bits in the lists of lengths.
+    main + length + u64::from(BIT) * (120 + 4 * u64::from(main_used + length_used))
+}
+
+pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
+    core: &mut Shared<B>,
+    parser: &mut Parser<P, B, SLOTS>,
+    end: usize,
+    writer: &mut BitWriter<'_>,
+) {
+    match &mut parser.finder {
+        Finder::Chain(chain) => chain.reset(&core.window),
+        Finder::Trees(trees) => trees.reset(),
+    }
+    let mut recent = [1u32; 3];
+    let mut segment = 0;
+    let window = &core.window;
+    while segment < end && !writer.is_full() {
+        let segment_end = (segment + SEGMENT).min(end);
+        parser.collect(window, segment, segment_end, end, core.max_offset);
+        let pieces = parser.first_counts(window, segment, segment_end, recent);
+        let blocks = parser.join_pieces(pieces);
+        let mut start = segment;
+        for block in 0..blocks {
+            let bytes = parser.pieces[block].bytes;
+            core.counts.clone_from(&parser.pieces[block].counts);
+            let mut after = recent;
+            for _ in 0..parser.plan.rounds {
+                parser.prices.set(&core.counts, core.slots);
+                after =
+                    parser.cheapest_path(window, segment, start, bytes, recent, &mut core.counts);
+            }
+            recent = after;
+            core.blocks.make_codes(&core.counts);
+            core.blocks.write(writer, window, start, bytes, &parser.path, &core.counts);
+            start += bytes;
+        }
+        segment = segment_end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_moves_what_is_used_to_the_front() {
+        let queue = Queue::new([10, 20, 2_097_149]);
+        assert_eq!(queue.after(0).offsets(), [10, 20, 2_097_149]);
+        assert_eq!(queue.after(1).offsets(), [20, 10, 2_097_149]);
+        assert_eq!(queue.after(2).offsets(), [2_097_149, 20, 10]);
+        assert_eq!(queue.after(7 + OFFSET_BIAS).offsets(), [7, 10, 20]);
+    }
+}

@@ -1,0 +1,250 @@
+//! A directory on Unix -> [`Tree`].
+
+use crate::error::{Error, IoContext, Result};
+use crate::tree::{
+    ContentId, ContentSource, Entry, FileTime, Name, Node, NodeId, Stream, Tree, UnixData, Xattr,
+    attribute,
+};
+use crate::unix_names::{name_from_bytes, reparse_from_target};
+use std::collections::HashMap;
+use std::ffi::{CStr, OsStr};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// What to take from a directory.
+#[derive(Clone, Debug)]
+pub struct CaptureOptions {
+    /// Owner, mode, device nodes, pipes, sockets and extended attributes. Without it special
+    /// files are left out.
+    pub unix_data: bool,
+    /// Access times as they are. Reading a tree changes them, so by default the time of the last
+    /// change stands in for them and the same tree gives the same bytes.
+    pub access_times: bool,
+    /// Stay on the file system of the directory; mount points come out empty.
+    pub one_file_system: bool,
+    /// Paths to leave out, relative to the directory, without a slash in front.
+    pub exclude: Vec<PathBuf>,
+}
+
+impl Default for CaptureOptions {
+    fn default() -> Self {
+        Self { unix_data: true, access_times: false, one_file_system: false, exclude: Vec::new() }
+    }
+}
+
+/// Opens the files of a captured directory.
+pub struct DirectoryContents {
+    paths: Vec<PathBuf>,
+}
+
+impl ContentSource for DirectoryContents {
+    fn open(&self, id: ContentId) -> io::Result<Box<dyn Read + Send + '_>> {
+        let path = usize::try_from(id.0).ok().and_then(|index| self.paths.get(index));
+        let path = path.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let file = File::open(path).map_err(|error| at_path(error, path))?;
+        Ok(Box::new(NamedFile { file, path }))
+    }
+
+    // No position: path order makes the bytes depend on the tree alone.
+}
+
+/// Names the file in its errors.
+struct NamedFile<'a> {
+    file: File,
+    path: &'a Path,
+}
+
+impl Read for NamedFile<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buf).map_err(|error| at_path(error, self.path))
+    }
+
+    fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        self.file.read_to_end(buf).map_err(|error| at_path(error, self.path))
+    }
+}
+
+fn at_path(error: io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Reads the tree under `root`. The contents are read later, through what comes with it.
+pub fn capture_directory(
+    root: &Path,
+    options: &CaptureOptions,
+) -> Result<(Tree, DirectoryContents)> {
+    // The directory itself may be named by a symbolic link.
+    let root = fs::canonicalize(root).at(root)?;
+    let metadata = fs::symlink_metadata(&root).at(&root)?;
+    if !metadata.is_dir() {
+        return Err(Error::Tree {
+            path: root.display().to_string(),
+            why: "not a directory".into(),
+        });
+    }
+    let device = metadata.dev();
+    let mut capture = Capture {
+        options,
+        tree: Tree::default(),
+        contents: DirectoryContents { paths: Vec::new() },
+        links: HashMap::new(),
+    };
+    capture.add(&root, &metadata)?;
+    let mut stack = vec![(Tree::ROOT, root.clone())];
+    while let Some((id, folder)) = stack.pop() {
+        let mut children = Vec::new();
+        for child in fs::read_dir(&folder).at(&folder)? {
+            children.push(child.at(&folder)?.file_name());
+        }
+        children.sort();
+        let mut entries = Vec::with_capacity(children.len());
+        for name in children {
+            let path = folder.join(&name);
+            let relative = path.strip_prefix(&root).unwrap_or(&path);
+            if options.exclude.iter().any(|excluded| excluded == relative) {
+                continue;
+            }
+            let metadata = fs::symlink_metadata(&path).at(&path)?;
+            let name = wim_name(&name, &path)?;
+            let Some(node) = capture.add(&path, &metadata)? else { continue };
+            let enters = !options.one_file_system || metadata.dev() == device;
+            if metadata.is_dir() && enters {
+                stack.push((node, path));
+            }
+            entries.push(Entry { name, short_name: Name::default(), node });
+        }
+        capture.tree.nodes[id.0 as usize].entries = entries;
+    }
+    Ok((capture.tree, capture.contents))
+}
+
+fn wim_name(name: &OsStr, path: &Path) -> Result<Name> {
+    name_from_bytes(name.as_bytes()).ok_or_else(|| Error::Tree {
+        path: path.display().to_string(),
+        why: "the name is not UTF-8, so it has no form in a WIM".into(),
+    })
+}
+
+struct Capture<'a> {
+    options: &'a CaptureOptions,
+    tree: Tree,
+    contents: DirectoryContents,
+    /// Files with several names: device and inode -> node.
+    links: HashMap<(u64, u64), NodeId>,
+}
+
+impl Capture<'_> {
+    /// Adds what is at `path`; `None` if it is of a kind that is left out.
+    fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<Option<NodeId>> {
+        let kind = metadata.file_type();
+        let is_special =
+            kind.is_block_device() || kind.is_char_device() || kind.is_fifo() || kind.is_socket();
+        if is_special && !self.options.unix_data {
+            return Ok(None);
+        }
+        // A WIM cannot hard-link symbolic links.
+        let shared = metadata.nlink() > 1 && !kind.is_dir() && !kind.is_symlink();
+        let identity = (metadata.dev(), metadata.ino());
+        if shared && let Some(node) = self.links.get(&identity) {
+            return Ok(Some(*node));
+        }
+        let modified = time(metadata.mtime(), metadata.mtime_nsec());
+        let accessed = if self.options.access_times {
+            time(metadata.atime(), metadata.atime_nsec())
+        } else {
+            modified
+        };
+        let mut node = Node { created: modified, accessed, modified, ..Node::default() };
+        if kind.is_dir() {
+            node.attributes = attribute::DIRECTORY;
+        } else if kind.is_symlink() {
+            self.add_link(path, &mut node)?;
+        } else if kind.is_file() {
+            node.attributes = attribute::NORMAL;
+            let content = ContentId(self.contents.paths.len() as u64);
+            self.contents.paths.push(path.to_owned());
+            node.streams.push(Stream { name: None, len_bytes: metadata.len(), content });
+        }
+        if self.options.unix_data {
+            let extra = node.extra_mut();
+            extra.unix = Some(UnixData {
+                uid: metadata.uid(),
+                gid: metadata.gid(),
+                mode: metadata.mode(),
+                rdev: if is_special { device_number(metadata.rdev()) } else { 0 },
+            });
+            extra.xattrs = xattrs(path).at(path)?;
+        }
+        let id = u32::try_from(self.tree.nodes.len())
+            .map_err(|_| Error::unsupported("more than 4,294,967,295 files"))?;
+        self.tree.nodes.push(node);
+        if shared {
+            self.links.insert(identity, NodeId(id));
+        }
+        Ok(Some(NodeId(id)))
+    }
+
+    fn add_link(&mut self, path: &Path, node: &mut Node) -> Result<()> {
+        let target = fs::read_link(path).at(path)?;
+        let reparse =
+            reparse_from_target(target.as_os_str().as_bytes()).ok_or_else(|| Error::Tree {
+                path: path.display().to_string(),
+                why: "the target of the link has no form in a WIM".into(),
+            })?;
+        node.attributes = attribute::REPARSE_POINT;
+        // Windows has links to files and links to directories.
+        if fs::metadata(path).is_ok_and(|target| target.is_dir()) {
+            node.attributes |= attribute::DIRECTORY;
+        }
+        node.extra_mut().reparse = Some(reparse);
+        Ok(())
+    }
+}
+
+fn time(seconds: i64, nanos: i64) -> FileTime {
+    FileTime::from_unix(seconds, u32::try_from(nanos).unwrap_or(0))
+}
+
+/// The 32-bit form of a device number: what `new_encode_dev` of Linux gives.
+fn device_number(rdev: u64) -> u32 {
+    let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
+    (minor & 0xff) | (major & 0xfff) << 8 | (minor & !0xff) << 12
+}
+
+fn xattrs(path: &Path) -> io::Result<Vec<Xattr>> {
+    let mut names = vec![0u8; 4096];
+    let len = loop {
+        match rustix::fs::llistxattr(path, &mut names[..]) {
+            Ok(len) => break len,
+            Err(rustix::io::Errno::RANGE) => names.resize(names.len() * 4, 0),
+            // A file system without attributes, or a socket.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::PERM) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut list = Vec::new();
+    for name in names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0u8; 256];
+        let mut terminated = name.to_vec();
+        terminated.push(0);
+        let Ok(c_name) = CStr::from_bytes_with_nul(&terminated) else { continue };
+        let len = loop {
+            match rustix::fs::lgetxattr(path, c_name, &mut value[..]) {
+                Ok(len) => break Some(len),
+                Err(rustix::io::Errno::RANGE) => value.resize(value.len() * 4, 0),
+                // Taken away meanwhile, or not for us to read.
+                Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => break None,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if let Some(len) = len {
+            value.truncate(len);
+            list.push(Xattr { name: name.into(), value: value.into() });
+        }
+    }
+    list.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(list)
+}

@@ -1,0 +1,499 @@
+//! [`Tree`] -> a directory on Unix.
+//!
+//! Order: directories, then file contents on N threads in the order the source holds them, then
+//! other hard links, then special files and symbolic links, last the times and modes of the
+//! directories. Links come after everything that is written through a path, so no name in the
+//! tree leads out of the target.
+
+use crate::error::{Error, IoContext, Result, from_io};
+use crate::hash::Hasher;
+use crate::metadata::collation_key;
+use crate::progress::Progress;
+use crate::tree::{ContentId, ContentSource, FileTime, Name, Node, NodeId, Stream, Tree};
+use crate::unix_names::{name_to_bytes, target_from_reparse};
+use rustix::fs::{self as unix, AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid};
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// How to write a tree to a directory.
+#[derive(Clone, Debug)]
+pub struct ExtractOptions {
+    /// Restore owner, mode, device nodes and extended attributes where the tree has them. Owner
+    /// and device nodes need root; without it they are left, with a warning.
+    pub unix_data: bool,
+    /// Paths to extract, `/` between names; empty means all. Directories come with all in them.
+    pub paths: Vec<String>,
+    pub threads: usize,
+}
+
+impl Default for ExtractOptions {
+    fn default() -> Self {
+        Self { unix_data: true, paths: Vec::new(), threads: crate::default_threads() }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Extracted {
+    pub files: u64,
+    pub directories: u64,
+    pub bytes: u64,
+    /// What could not be kept here: streams, descriptors, special files, clashing names.
+    pub warnings: Vec<String>,
+}
+
+/// Contents up to this are unpacked once for all files that have them.
+const SMALL_BYTES: u64 = 4 << 20;
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Writes `tree` into `target`, which is made if it is not there. Files that exist already are
+/// an error.
+pub fn extract_tree(
+    tree: &Tree,
+    contents: &dyn ContentSource,
+    target: &Path,
+    options: &ExtractOptions,
+    progress: &dyn Progress,
+) -> Result<Extracted> {
+    let mut layout = Layout::new(tree, target, options)?;
+    fs::create_dir_all(target).at(target)?;
+    for (_, path) in &layout.directories {
+        make_directory(path)?;
+    }
+    let total: u64 = layout
+        .files
+        .iter()
+        .map(|file| file_stream(tree.node(file.node)).map_or(0, |s| s.len_bytes))
+        .sum();
+    progress.total_bytes(total);
+
+    let writer = Writer {
+        tree,
+        contents,
+        options,
+        progress,
+        is_root: rustix::process::geteuid().is_root(),
+        warnings: Mutex::new(std::mem::take(&mut layout.warnings)),
+        stop: AtomicBool::new(false),
+    };
+    writer.write_files(&layout.files)?;
+    for file in &layout.files {
+        for other in &file.others {
+            fs::hard_link(&file.path, other).at(other)?;
+        }
+    }
+    for (node, path) in &layout.specials {
+        writer.make_special(tree.node(*node), path)?;
+    }
+    for (node, path) in layout.directories.iter().rev() {
+        writer.set_metadata(tree.node(*node), path, &Kind::Directory)?;
+    }
+    let files = layout.files.iter().map(|file| 1 + file.others.len() as u64).sum::<u64>();
+    Ok(Extracted {
+        files: files + layout.specials.len() as u64,
+        directories: layout.directories.len() as u64,
+        bytes: total,
+        warnings: writer.warnings.into_inner().unwrap_or_else(PoisonError::into_inner),
+    })
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let metadata = fs::symlink_metadata(path).at(path)?;
+            if metadata.is_dir() { Ok(()) } else { Err(error).at(path) }
+        }
+        Err(error) => Err(error).at(path),
+    }
+}
+
+/// A regular file and its other names.
+struct FileTarget {
+    node: NodeId,
+    path: PathBuf,
+    others: Vec<PathBuf>,
+}
+
+/// Where everything goes.
+struct Layout {
+    directories: Vec<(NodeId, PathBuf)>,
+    files: Vec<FileTarget>,
+    specials: Vec<(NodeId, PathBuf)>,
+    warnings: Vec<String>,
+}
+
+impl Layout {
+    fn new(tree: &Tree, target: &Path, options: &ExtractOptions) -> Result<Self> {
+        let wanted = Wanted::new(&options.paths);
+        let mut layout = Self {
+            directories: vec![(Tree::ROOT, target.to_owned())],
+            files: Vec::new(),
+            specials: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let mut by_node: HashMap<NodeId, usize> = HashMap::new();
+        // The path within the tree, for messages and for choosing.
+        let mut stack = vec![(Tree::ROOT, target.to_owned(), String::new())];
+        while let Some((id, folder, inner)) = stack.pop() {
+            let mut folded = HashSet::new();
+            for entry in &tree.node(id).entries {
+                let inner = format!("{inner}/{}", entry.name.to_display());
+                if !wanted.leads_to(&inner) {
+                    continue;
+                }
+                let name = safe_name(&entry.name, &inner)?;
+                if !folded.insert(collation_key(&entry.name)) {
+                    let text = "differs from a neighbour only in case; Windows cannot have both";
+                    layout.warnings.push(format!("{inner}: {text}"));
+                }
+                let path = folder.join(name);
+                let node = tree.node(entry.node);
+                if node.is_directory() && node.reparse().is_none() {
+                    layout.directories.push((entry.node, path.clone()));
+                    stack.push((entry.node, path, inner));
+                    continue;
+                }
+                if !wanted.has(&inner) {
+                    continue;
+                }
+                if node.reparse().is_some() || is_special(node) && options.unix_data {
+                    layout.specials.push((entry.node, path));
+                } else if let Some(index) = by_node.get(&entry.node) {
+                    layout.files[*index].others.push(path);
+                } else {
+                    by_node.insert(entry.node, layout.files.len());
+                    layout.files.push(FileTarget { node: entry.node, path, others: Vec::new() });
+                }
+                if node.streams.iter().any(|stream| stream.name.is_some()) {
+                    let text = "has named streams, which this file system cannot keep";
+                    layout.warnings.push(format!("{inner}: {text}"));
+                }
+            }
+        }
+        wanted.check(tree)?;
+        if !options.paths.is_empty() {
+            layout.drop_empty_directories(target);
+        }
+        Ok(layout)
+    }
+
+    /// Of the directories on the way, keeps those that lead to something wanted.
+    fn drop_empty_directories(&mut self, target: &Path) {
+        let mut used: HashSet<PathBuf> = HashSet::from([target.to_owned()]);
+        let files =
+            self.files.iter().flat_map(|file| std::iter::once(&file.path).chain(&file.others));
+        for path in files.chain(self.specials.iter().map(|(_, path)| path)) {
+            for folder in path.ancestors().skip(1).take_while(|folder| *folder != target) {
+                used.insert(folder.to_owned());
+            }
+        }
+        self.directories.retain(|(_, path)| used.contains(path));
+    }
+}
+
+/// The paths asked for.
+struct Wanted {
+    /// With a slash in front, none behind, `\` as `/`.
+    paths: Vec<String>,
+}
+
+impl Wanted {
+    fn new(paths: &[String]) -> Self {
+        let normal = |path: &String| {
+            let path = path.replace('\\', "/");
+            format!("/{}", path.trim_matches('/'))
+        };
+        let paths: Vec<String> = paths.iter().map(normal).collect();
+        Self { paths: if paths.iter().any(|path| path == "/") { Vec::new() } else { paths } }
+    }
+
+    /// The path is asked for, or is in a directory that is.
+    fn has(&self, inner: &str) -> bool {
+        self.paths.is_empty()
+            || self.paths.iter().any(|path| {
+                inner
+                    .strip_prefix(path.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+    }
+
+    /// The path is asked for or on the way to one that is.
+    fn leads_to(&self, inner: &str) -> bool {
+        self.has(inner)
+            || self
+                .paths
+                .iter()
+                .any(|path| path.strip_prefix(inner).is_some_and(|rest| rest.starts_with('/')))
+    }
+
+    /// Fails if a path is not in the tree.
+    fn check(&self, tree: &Tree) -> Result<()> {
+        for path in &self.paths {
+            let mut node = Tree::ROOT;
+            for name in path.split('/').filter(|name| !name.is_empty()) {
+                let entry = tree.node(node).entries.iter().find(|e| e.name.to_display() == name);
+                node = entry
+                    .ok_or_else(|| Error::Tree {
+                        path: path.clone(),
+                        why: "not in the image".into(),
+                    })?
+                    .node;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name as this system has it; an error if it would not stay in its directory.
+fn safe_name(name: &Name, inner: &str) -> Result<OsString> {
+    let bytes = name_to_bytes(name);
+    let fail = |why: &str| Err(Error::Tree { path: inner.to_owned(), why: why.to_owned() });
+    match bytes.as_slice() {
+        b"" => fail("a file without a name"),
+        b"." | b".." => fail("a name that leads out of its directory"),
+        bytes if bytes.contains(&b'/') => fail("a name with a slash in it"),
+        bytes if bytes.contains(&0) => fail("a name with a zero in it"),
+        _ => Ok(OsString::from_vec(bytes)),
+    }
+}
+
+fn file_stream(node: &Node) -> Option<&Stream> {
+    node.streams.iter().find(|stream| stream.name.is_none() && stream.len_bytes > 0)
+}
+
+const TYPE_MASK: u32 = 0o170_000;
+
+fn is_special(node: &Node) -> bool {
+    let mode = node.extra.as_ref().and_then(|extra| extra.unix).map(|unix| unix.mode & TYPE_MASK);
+    // Character and block devices, pipes, sockets.
+    matches!(mode, Some(0o020_000 | 0o060_000 | 0o010_000 | 0o140_000))
+}
+
+enum Kind<'a> {
+    Directory,
+    File(&'a File),
+    /// A link or a special file: nothing may follow it.
+    Other,
+}
+
+struct Writer<'a> {
+    tree: &'a Tree,
+    contents: &'a dyn ContentSource,
+    options: &'a ExtractOptions,
+    progress: &'a dyn Progress,
+    is_root: bool,
+    warnings: Mutex<Vec<String>>,
+    stop: AtomicBool,
+}
+
+impl Writer<'_> {
+    fn write_files(&self, files: &[FileTarget]) -> Result<()> {
+        // Files of one content after one another, contents in the order of the source.
+        let mut order: Vec<(u64, ContentId, usize)> = files
+            .iter()
+            .enumerate()
+            .map(|(index, file)| match file_stream(self.tree.node(file.node)) {
+                Some(stream) => (self.contents.position(stream.content), stream.content, index),
+                None => (0, ContentId(u64::MAX), index),
+            })
+            .collect();
+        order.sort_unstable();
+        let groups: Vec<&[(u64, ContentId, usize)]> =
+            order.chunk_by(|a, b| a.1 == b.1 && a.1 != ContentId(u64::MAX)).collect();
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<()> {
+            let mut buffer = vec![0; BUFFER_BYTES];
+            while let Some(group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let targets = group.iter().map(|(_, _, index)| &files[*index]);
+                self.write_group(targets, &mut buffer)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.options.threads.clamp(1, groups.len().max(1)))
+                .map(|_| {
+                    scope.spawn(|| {
+                        let done = work();
+                        self.stop.fetch_or(done.is_err(), Ordering::Relaxed);
+                        done
+                    })
+                })
+                .collect();
+            let mut first = Ok(());
+            for worker in workers {
+                let done = worker.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
+                // What stopped the others matters, not that they were stopped.
+                if matches!(first, Ok(()) | Err(Error::Cancelled)) && done.is_err() {
+                    first = done;
+                }
+            }
+            first
+        })
+    }
+
+    /// Writes all files of one content.
+    fn write_group<'t>(
+        &self,
+        targets: impl ExactSizeIterator<Item = &'t FileTarget>,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let several = targets.len() > 1;
+        let mut held: Option<Vec<u8>> = None;
+        for target in targets {
+            self.check()?;
+            let node = self.tree.node(target.node);
+            let path = &target.path;
+            let mut file = File::create_new(path).at(path)?;
+            if let Some(stream) = file_stream(node) {
+                if several && stream.len_bytes <= SMALL_BYTES {
+                    if held.is_none() {
+                        let mut bytes = Vec::with_capacity(stream.len_bytes as usize);
+                        self.copy(stream, path, &mut bytes, buffer)?;
+                        held = Some(bytes);
+                    }
+                    file.write_all(held.as_deref().unwrap_or_default()).at(path)?;
+                } else {
+                    self.copy(stream, path, &mut file, buffer)?;
+                }
+                self.progress.advance_bytes(stream.len_bytes);
+            }
+            self.set_metadata(node, path, &Kind::File(&file))?;
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) || self.progress.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        Ok(())
+    }
+
+    /// Copies a stream and checks its length, and its hash where that is known.
+    fn copy(
+        &self,
+        stream: &Stream,
+        path: &Path,
+        out: &mut dyn Write,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let what = || path.display().to_string();
+        let expected = self.contents.known_sha1(stream.content);
+        let mut reader = self.contents.open(stream.content).map_err(|e| from_io(e, what))?;
+        let mut hasher = expected.map(|_| Hasher::default());
+        let mut left = stream.len_bytes;
+        loop {
+            let n = match reader.read(buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(from_io(e, what)),
+            };
+            self.check()?;
+            left = left.checked_sub(n as u64).ok_or_else(|| Error::SourceChanged {
+                what: what(),
+                why: format!("it has more than {} bytes", stream.len_bytes),
+            })?;
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&buffer[..n]);
+            }
+            out.write_all(&buffer[..n]).at(path)?;
+        }
+        if left != 0 {
+            let why = format!("it has {left} bytes fewer than {}", stream.len_bytes);
+            return Err(Error::SourceChanged { what: what(), why });
+        }
+        match (expected, hasher.map(Hasher::finish)) {
+            (Some(expected), Some(found)) if expected != found => Err(Error::HashMismatch {
+                at: self.contents.position(stream.content),
+                size_bytes: stream.len_bytes,
+                found,
+                expected,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn warn(&self, path: &Path, what: impl std::fmt::Display) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.push(format!("{}: {what}", path.display()));
+    }
+
+    fn make_special(&self, node: &Node, path: &Path) -> Result<()> {
+        if let Some(reparse) = node.reparse() {
+            let Some(target) = target_from_reparse(reparse) else {
+                self.warn(path, format!("reparse point {:#010x} has no form here", reparse.tag));
+                return Ok(());
+            };
+            std::os::unix::fs::symlink(OsString::from_vec(target), path).at(path)?;
+            return self.set_metadata(node, path, &Kind::Other);
+        }
+        let Some(unix) = node.extra.as_ref().and_then(|extra| extra.unix) else { return Ok(()) };
+        let kind = FileType::from_raw_mode(unix.mode);
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if is_device && !self.is_root {
+            self.warn(path, "only root can make device nodes");
+            return Ok(());
+        }
+        let major = unix.rdev >> 8 & 0xfff;
+        let minor = unix.rdev & 0xff | unix.rdev >> 12 & 0xf_ff00;
+        let mode = Mode::from_raw_mode(unix.mode & 0o7777);
+        unix::mknodat(CWD, path, kind, mode, unix::makedev(major, minor))
+            .map_err(io::Error::from)
+            .at(path)?;
+        self.set_metadata(node, path, &Kind::Other)
+    }
+
+    /// Owner, mode, attributes and times, in the order that lets each stay.
+    fn set_metadata(&self, node: &Node, path: &Path, kind: &Kind<'_>) -> Result<()> {
+        let extra = node.extra.as_deref().filter(|_| self.options.unix_data);
+        if let Some(unix) = extra.and_then(|extra| extra.unix) {
+            let (uid, gid) = (Uid::from_raw(unix.uid), Gid::from_raw(unix.gid));
+            if self.is_root {
+                let done = match kind {
+                    Kind::File(file) => unix::fchown(file, Some(uid), Some(gid)),
+                    _ => unix::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW),
+                };
+                done.map_err(io::Error::from).at(path)?;
+            }
+        }
+        for xattr in extra.iter().flat_map(|extra| &extra.xattrs) {
+            let flags = unix::XattrFlags::empty();
+            if let Err(error) = unix::lsetxattr(path, &*xattr.name, &xattr.value, flags) {
+                let name = String::from_utf8_lossy(&xattr.name);
+                self.warn(path, format!("extended attribute {name}: {}", io::Error::from(error)));
+            }
+        }
+        if let Some(unix) = extra.and_then(|extra| extra.unix) {
+            let mode = Mode::from_raw_mode(unix.mode & 0o7777);
+            let is_link = node.reparse().is_some();
+            let done = match kind {
+                Kind::File(file) => unix::fchmod(file, mode),
+                _ if is_link => Ok(()),
+                _ => unix::chmod(path, mode),
+            };
+            done.map_err(io::Error::from).at(path)?;
+        }
+        let times = Timestamps {
+            last_access: timespec(node.accessed),
+            last_modification: timespec(node.modified),
+        };
+        let done = match kind {
+            Kind::File(file) => unix::futimens(file, &times),
+            _ => unix::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW),
+        };
+        done.map_err(io::Error::from).at(path)
+    }
+}
+
+fn timespec(time: FileTime) -> Timespec {
+    let (seconds, nanos) = time.to_unix();
+    Timespec { tv_sec: seconds, tv_nsec: nanos.into() }
+}
