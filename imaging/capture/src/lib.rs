@@ -14,6 +14,7 @@ mod inventory;
 mod lookup;
 mod partition;
 mod volume;
+pub mod windows;
 
 pub use capture::{CaptureRequest, Captured, capture};
 pub use error::{CaptureError, Result};
