@@ -6,8 +6,8 @@ mod common;
 use common::{Random, assert_same, sample, seven_zip_test, text, wimlib};
 use gilt_wim::{
     CaptureOptions, ChangeKind, Compression, ExtractOptions, ImageInfo, ImageSource, Level, Reason,
-    Side, SplitOptions, Wim, WriteOptions, Written, append, capture_directory, create, delete, diff,
-    extract_tree, optimize, split,
+    Side, SplitOptions, Wim, WriteOptions, Written, append, capture_directory, create, delete,
+    diff, extract_tree, optimize, split,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -183,8 +183,7 @@ fn split_sets_go_both_ways() {
     append_from(&two, &path, "two");
     let wim = Wim::open(&path).unwrap();
     let first = temp.path().join("ours.swm");
-    let options =
-        SplitOptions { part_bytes: 1 << 20, integrity: true, threads: 2, sync: false };
+    let options = SplitOptions { part_bytes: 1 << 20, integrity: true, threads: 2, sync: false };
     let parts = split(&wim, &first, &options, &()).unwrap();
     assert!(parts.len() > 3, "{parts:?}");
     for part in &parts[..] {
