@@ -7,7 +7,7 @@ use super::block::Sequence;
 use super::encode::Shared;
 use super::{MAX_MATCH, OFFSET_BIAS};
 use crate::bits::BitWriter;
-use crate::matching::{Effort, HashChain, Position, Window};
+use crate::matching::{Chains, Effort, HashChain, Position, View};
 
 /// Bits that a byte costs as a literal, about.
 const BYTE: i32 = 6;
@@ -30,7 +30,7 @@ pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
     writer: &mut BitWriter<'_>,
 ) {
     let effort = Effort { depth: 32, nice_len: 96 };
-    chain.reset(&core.window);
+    chain.reset();
     let mut recent = [1u32; 3];
     let mut pos = 0;
     while pos < end && !writer.is_full() {
@@ -39,14 +39,21 @@ pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
         core.counts.clear();
         pos = parse(core, chain, start, end, effort, &mut recent);
         core.blocks.make_codes(&core.counts);
-        core.blocks.write(writer, &core.window, start, pos - start, &core.sequences, &core.counts);
+        core.blocks.write(
+            writer,
+            core.window.view(),
+            start,
+            pos - start,
+            &core.sequences,
+            &core.counts,
+        );
     }
 }
 
 /// The best match at `pos` with a recent offset.
 #[inline(always)]
 fn best_recent<const B: usize>(
-    window: &Window<B>,
+    window: View<'_, B>,
     pos: usize,
     max_len: usize,
     recent: &[u32; 3],
@@ -82,8 +89,8 @@ fn best_recent<const B: usize>(
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "inlined into its three callers")]
 fn look<P: Position, const B: usize, const SLOTS: usize>(
-    window: &Window<B>,
-    chain: &mut HashChain<P, B, SLOTS>,
+    window: View<'_, B>,
+    chain: &mut Chains<'_, P, B, SLOTS>,
     pos: usize,
     end: usize,
     than: u32,
@@ -114,6 +121,8 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
     recent: &mut [u32; 3],
 ) -> usize {
     let Shared { window, sequences, counts, max_offset, .. } = core;
+    let window = window.view();
+    let mut chain = chain.at(window, start);
     let max_offset = *max_offset;
     let mut pos = start;
     let mut literals = 0u32;
@@ -121,7 +130,7 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
     while pos < end {
         let mut best = look(
             window,
-            chain,
+            &mut chain,
             pos,
             end,
             2,
@@ -139,7 +148,7 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
         while best.len < effort.nice_len && inserted < end {
             let next = look(
                 window,
-                chain,
+                &mut chain,
                 inserted,
                 end,
                 best.len - 1,
@@ -160,7 +169,7 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
             }
             let next = look(
                 window,
-                chain,
+                &mut chain,
                 inserted,
                 end,
                 best.len,

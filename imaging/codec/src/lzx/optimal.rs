@@ -13,7 +13,7 @@ use super::encode::Shared;
 use super::prices::{BIT, Prices, entropy};
 use super::{LONG_HEADER, MAX_MATCH, MIN_MATCH, OFFSET_BIAS};
 use crate::bits::BitWriter;
-use crate::matching::{Effort, Found, HashChain, Position, Trees, Window, unpack_match};
+use crate::matching::{Effort, Found, HashChain, Position, Trees, View, unpack_match};
 
 const SEGMENT: usize = 32 << 10;
 const PIECE: usize = 4 << 10;
@@ -125,7 +125,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
     #[inline(never)]
     fn collect(
         &mut self,
-        window: &Window<B>,
+        window: View<'_, B>,
         start: usize,
         end: usize,
         chunk_end: usize,
@@ -139,6 +139,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
         let mut pos = start;
         match &mut self.finder {
             Finder::Chain(chain) => {
+                let mut chain = chain.at(window, start);
                 let mut carried = Found { len: 0, offset: 0 };
                 while pos < end {
                     // Within a long match a better one is rare.
@@ -204,7 +205,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
     #[inline(never)]
     fn first_counts(
         &mut self,
-        window: &Window<B>,
+        window: View<'_, B>,
         start: usize,
         end: usize,
         mut recent: [u32; 3],
@@ -239,7 +240,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
     #[inline(always)]
     fn first_match(
         &self,
-        window: &Window<B>,
+        window: View<'_, B>,
         start: usize,
         pos: usize,
         end: usize,
@@ -299,7 +300,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
     #[inline(never)]
     fn cheapest_path(
         &mut self,
-        window: &Window<B>,
+        window: View<'_, B>,
         segment: usize,
         start: usize,
         bytes: usize,
@@ -476,12 +477,12 @@ pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
     writer: &mut BitWriter<'_>,
 ) {
     match &mut parser.finder {
-        Finder::Chain(chain) => chain.reset(&core.window),
+        Finder::Chain(chain) => chain.reset(),
         Finder::Trees(trees) => trees.reset(),
     }
     let mut recent = [1u32; 3];
     let mut segment = 0;
-    let window = &core.window;
+    let window = core.window.view();
     while segment < end && !writer.is_full() {
         let segment_end = (segment + SEGMENT).min(end);
         parser.collect(window, segment, segment_end, end, core.max_offset);
