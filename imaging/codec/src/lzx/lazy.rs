@@ -33,7 +33,7 @@ pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
     end: usize,
     writer: &mut BitWriter<'_>,
 ) {
-    let effort = Effort { depth: 12, nice_len: 64 };
+    let effort = Effort { depth: 10, nice_len: 64 };
     chain.reset();
     let mut recent = [1u32; 3];
     let Shared { window, sequences, pieces, blocks, max_offset, .. } = core;
@@ -177,7 +177,7 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
             continue;
         }
         let mut inserted = pos + 1;
-        while best.len < effort.nice_len && inserted < end {
+        while best.len < 24 && inserted < end {
             let next = look(
                 window,
                 &mut chain,
@@ -189,14 +189,14 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
                 recent,
             );
             inserted += 1;
-            if next.score > best.score {
+            if next.score > best.score + 2 {
                 counts.literal(window.byte(pos));
                 literals += 1;
                 pos += 1;
                 best = next;
                 continue;
             }
-            if inserted >= end {
+            if inserted >= end || best.len >= 12 {
                 break;
             }
             let next = look(
@@ -210,7 +210,7 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
                 recent,
             );
             inserted += 1;
-            if next.score > best.score + 1 {
+            if next.score > best.score + 4 {
                 counts.literal(window.byte(pos));
                 counts.literal(window.byte(pos + 1));
                 literals += 2;
