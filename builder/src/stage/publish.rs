@@ -5,8 +5,8 @@ use super::{Job, StageError};
 use crate::pipeline::Target;
 use crate::plan::Plan;
 use gilt_store::{
-    Artifact, Builder, Input, LayerKey, ManifestFields, OsFacts, Package,
-    PublishRequest, Source, Store, Tests, Watch,
+    Artifact, Builder, Input, LayerKey, ManifestFields, OsFacts, Package, PublishRequest, Source,
+    Store, Tests, Watch,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -163,9 +163,9 @@ pub async fn run(
     if let Some(channel) = job.build.spec.publish.as_ref().and_then(|p| p.channel.clone()) {
         assign(job, &store, &published, channel).await?;
     }
-    let result =
-        Result_ { store: store.id().to_owned(), image, version: published.version };
-    let bytes = serde_json::to_vec(&result).map_err(|error| StageError::Store(error.to_string()))?;
+    let result = Result_ { store: store.id().to_owned(), image, version: published.version };
+    let bytes =
+        serde_json::to_vec(&result).map_err(|error| StageError::Store(error.to_string()))?;
     crate::home::write_atomically(&result_path(job, keys), &bytes)
         .map_err(StageError::io("remember what was published"))?;
     Ok(Published { version: format!("{}@{}", published.image, published.version) })
