@@ -36,6 +36,9 @@ pub enum CaptureError {
     #[error("{}: changed while it was captured", path.display())]
     Changed { path: PathBuf },
 
+    #[error("{what}")]
+    Layout { what: String },
+
     #[error("exclusion rules, line {line}: {what}")]
     Rules { line: usize, what: String },
 }

@@ -11,6 +11,7 @@ mod capture;
 mod error;
 mod exclude;
 mod inventory;
+mod layout;
 mod lookup;
 mod partition;
 mod volume;
@@ -19,6 +20,7 @@ pub use capture::{CaptureRequest, Captured, capture};
 pub use error::{CaptureError, Result};
 pub use exclude::{ExcludeRules, Excluded, ScriptSection};
 pub use inventory::{Inventory, OperatingSystem, Package, inventory};
+pub use layout::{BootLoader, ExtraFile, LaidOut, LayoutRequest, OutFormat, layout};
 pub use lookup::{Found, TreeView};
 pub use partition::{
     FoundVolume, PartitionChoice, PartitionReport, VolumeKind, find_volume, survey,

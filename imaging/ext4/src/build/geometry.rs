@@ -166,10 +166,6 @@ impl Allocator {
         Self { free, used: Vec::new(), left: total, total }
     }
 
-    pub fn left(&self) -> u64 {
-        self.left
-    }
-
     pub fn used(&self) -> &[Range<u64>] {
         &self.used
     }

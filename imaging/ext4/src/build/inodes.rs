@@ -9,8 +9,8 @@ use super::superblock::{Ids, journal_superblock};
 use crate::bytes::crc32c_raw;
 use crate::error::{Ext4Error, Result};
 use crate::inode::{flag, mode};
-use crate::symlink::symlink_target;
 use gilt_wim::tree::{ContentSource, FileTime, Name, Node, NodeId, Tree, UnixData};
+use gilt_wim::unix_names::{name_to_bytes, target_from_reparse};
 use std::ops::Range;
 
 const ROOT: u32 = 2;
@@ -70,7 +70,7 @@ impl Numbers {
                 let slot = entry.node.0 as usize;
                 let child = tree.node(entry.node);
                 let folder = is_folder(child);
-                let bytes = entry.name.to_display().len();
+                let bytes = name_to_bytes(&entry.name).len();
                 if bytes > 255 || entry.name.is_empty() {
                     let name = entry.name.to_display();
                     let what = format!("name {name:?} has {bytes} bytes, ext4 allows 255");
@@ -236,11 +236,8 @@ impl Maker<'_> {
         let node = tree.node(id);
         let number = numbers.number(id);
         let parent = numbers.number(numbers.parents[id.0 as usize]);
-        let mut names: Vec<(Vec<u8>, NodeId)> = node
-            .entries
-            .iter()
-            .map(|entry| (gilt_wim_name_bytes(&entry.name), entry.node))
-            .collect();
+        let mut names: Vec<(Vec<u8>, NodeId)> =
+            node.entries.iter().map(|entry| (name_to_bytes(&entry.name), entry.node)).collect();
         names.sort();
         let mut entries = vec![
             NewEntry { inode: number, kind: kind::DIRECTORY, name: b"." },
@@ -370,7 +367,7 @@ impl Maker<'_> {
         match unix.mode & mode::TYPE {
             mode::REGULAR => self.regular(node, contents, number, &mut fields)?,
             mode::SYMLINK => {
-                let target = node.reparse().and_then(symlink_target);
+                let target = node.reparse().and_then(target_from_reparse);
                 let target = target.ok_or_else(|| Ext4Error::Unsupported {
                     what: format!("inode {number} is a link without a target"),
                 })?;
@@ -593,8 +590,4 @@ fn kind_of(node: &Node) -> u8 {
         mode::SYMLINK => kind::SYMLINK,
         _ => 0,
     }
-}
-
-fn gilt_wim_name_bytes(name: &Name) -> Vec<u8> {
-    name.to_display().into_bytes()
 }
