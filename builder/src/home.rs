@@ -46,16 +46,9 @@ impl Home {
     /// Opens (and creates) the home, and sweeps what dead runs left.
     pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
         let home = Self { root: root.into() };
-        for part in [
-            "checkpoints",
-            "captures",
-            "results",
-            "history",
-            "runs",
-            "evidence",
-            "inputs",
-            "locks",
-        ] {
+        for part in
+            ["checkpoints", "captures", "results", "history", "runs", "evidence", "inputs", "locks"]
+        {
             fs::create_dir_all(home.root.join(part))?;
         }
         fs::create_dir_all(home.tmp())?;

@@ -91,7 +91,8 @@ pub async fn run_all(
     builds: Vec<(Build, Events)>,
     at_once: Option<usize>,
 ) -> Vec<(String, Result<Outcome, Failed>)> {
-    let largest = builds.iter().map(|(build, _)| build.spec.machine.memory.bytes()).max().unwrap_or(0);
+    let largest =
+        builds.iter().map(|(build, _)| build.spec.machine.memory.bytes()).max().unwrap_or(0);
     let cpus = builds.iter().map(|(build, _)| build.spec.machine.cpus as usize).max().unwrap_or(1);
     let slots = at_once.unwrap_or_else(|| bearable(largest + OVERHEAD_BYTES, cpus)).max(1);
     let slots = Arc::new(Semaphore::new(slots));
@@ -114,7 +115,9 @@ fn bearable(machine_bytes: u64, machine_cpus: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let by_cores = (cores / machine_cpus.max(1)).max(1);
     match free_memory_bytes() {
-        Some(free) => by_cores.min(usize::try_from(free / 5 * 4 / machine_bytes.max(1)).unwrap_or(1)),
+        Some(free) => {
+            by_cores.min(usize::try_from(free / 5 * 4 / machine_bytes.max(1)).unwrap_or(1))
+        }
         None => by_cores,
     }
 }
@@ -253,9 +256,7 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
     if !target.test {
         return Ok((Outcome { version: None, wim: Some(captured.wim) }, false));
     }
-    let tested = job
-        .stage(Stage::Test, expected(Stage::Test), test::run(job, captured))
-        .await?;
+    let tested = job.stage(Stage::Test, expected(Stage::Test), test::run(job, captured)).await?;
     let wim = tested.captured.wim.clone();
     if !target.publish {
         return Ok((Outcome { version: None, wim: Some(wim) }, false));
@@ -352,7 +353,10 @@ pub async fn shell(
     let wanted = match layer {
         Some(name) => plan.steps.iter().find(|l| l.name == name).ok_or_else(|| {
             let names: Vec<_> = plan.steps.iter().map(|l| l.name.as_str()).collect();
-            StageError::Input(format!("there is no layer {name:?}; there are: {}", names.join(", ")))
+            StageError::Input(format!(
+                "there is no layer {name:?}; there are: {}",
+                names.join(", ")
+            ))
         })?,
         None => plan
             .steps

@@ -128,16 +128,21 @@ impl Job {
                 Ok(vm) => {
                     let vm = self.watch(vm);
                     let patience = Duration::from_secs(60);
-                    match Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await {
+                    match Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await
+                    {
                         Ok(guest) => resumed = Some((vm, guest)),
                         Err(error) => {
-                            self.events.note(format!("the saved state did not answer ({error}); booting instead"));
+                            self.events.note(format!(
+                                "the saved state did not answer ({error}); booting instead"
+                            ));
                             vm.power_off().await?;
                         }
                     }
                 }
                 Err(gilt_vm::Error::StateMismatch { reason, .. }) => {
-                    self.events.note(format!("the saved state cannot be resumed ({reason}); booting instead"));
+                    self.events.note(format!(
+                        "the saved state cannot be resumed ({reason}); booting instead"
+                    ));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -154,7 +159,8 @@ impl Job {
                 let vm = self.driver.start(&spec, self.run.path(), StartFrom::PowerOn).await?;
                 let vm = self.watch(vm);
                 let patience = self.build.spec.communicator.timeout;
-                let guest = Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await?;
+                let guest =
+                    Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await?;
                 (vm, guest)
             }
         };
@@ -233,9 +239,7 @@ impl Machine {
         let checkpoints = job.checkpoints.clone();
         let saved = job
             .blocking(move || {
-                checkpoints
-                    .publish(&staging, record)
-                    .map_err(StageError::io("save a checkpoint"))
+                checkpoints.publish(&staging, record).map_err(StageError::io("save a checkpoint"))
             })
             .await?;
         self.parent = Some(key.to_owned());

@@ -5,8 +5,8 @@ use super::{Job, StageError};
 use crate::pipeline::Target;
 use crate::plan::Plan;
 use gilt_store::{
-    Artifact, Builder, Input, LayerKey, ManifestFields, OsFacts, Package,
-    PublishRequest, Source, Store, Tests, Watch,
+    Artifact, Builder, Input, LayerKey, ManifestFields, OsFacts, Package, PublishRequest, Source,
+    Store, Tests, Watch,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -61,8 +61,8 @@ async fn open(job: &Job, target: &Target) -> Result<Store, StageError> {
         .or_else(|| publish.and_then(|p| p.store.clone()))
         .map_or_else(crate::store_place::default_url, Ok)
         .map_err(|error| StageError::Store(error.to_string()))?;
-    let options = crate::store_place::open_options()
-        .map_err(|error| StageError::Store(error.to_string()))?;
+    let options =
+        crate::store_place::open_options().map_err(|error| StageError::Store(error.to_string()))?;
     Store::open(&url, options).await.map_err(store_error)
 }
 
@@ -166,9 +166,9 @@ pub async fn run(
     if let Some(channel) = job.build.spec.publish.as_ref().and_then(|p| p.channel.clone()) {
         assign(job, &store, &published, channel).await?;
     }
-    let result =
-        Result_ { store: store.id().to_owned(), image, version: published.version };
-    let bytes = serde_json::to_vec(&result).map_err(|error| StageError::Store(error.to_string()))?;
+    let result = Result_ { store: store.id().to_owned(), image, version: published.version };
+    let bytes =
+        serde_json::to_vec(&result).map_err(|error| StageError::Store(error.to_string()))?;
     crate::home::write_atomically(&result_path(job, keys), &bytes)
         .map_err(StageError::io("remember what was published"))?;
     Ok(Published { version: format!("{}@{}", published.image, published.version) })
