@@ -7,6 +7,7 @@ pub mod content_hash;
 pub mod event;
 pub mod evidence;
 pub mod home;
+pub mod image_store;
 pub mod layer;
 pub mod lock;
 pub mod pipeline;

@@ -346,7 +346,6 @@ pub async fn shell(
     command: Option<&str>,
 ) -> Result<i32, StageError> {
     let job = job(host, build, events)?;
-    let history = History::load(&job.home, &job.build.spec.name);
     let checkpoints = Checkpoints::new(&job.home);
     let index = crate::checkpoint::Index { checkpoints: &checkpoints, home: &job.home };
     let plan = crate::plan::plan(&job.build, &index, &PlanOptions::default());

@@ -23,7 +23,7 @@ impl WimParts {
             } else {
                 Kind::Resource(ResourceInfo {
                     sha1: resource.sha1.0,
-                    content_size: resource.content_bytes,
+                    content_size: resource.size_bytes,
                     form: form(wim, &resource),
                 })
             };

@@ -198,7 +198,7 @@ async fn assign(
 
 fn manifest(job: &Job, target: &Target, plan: &Plan, tested: &Tested) -> ManifestFields {
     let spec = &job.build.spec;
-    let digest = |d: &crate::content_hash::Digest| gilt_store::Digest::from_bytes(d.0);
+    let digest = |d: &crate::content_hash::Digest| gilt_store::Digest(d.0);
     let inputs = job
         .build
         .files()

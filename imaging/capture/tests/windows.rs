@@ -147,7 +147,8 @@ fn a_generalized_installation_is_proved() {
 #[test]
 fn every_sign_of_a_failed_generalize_refutes_it() {
     let setup = r"HIVE\Setup";
-    let cases: [(Check, &dyn Fn(&Windows)); 8] = [
+    type Spoil<'a> = (Check, &'a dyn Fn(&Windows));
+    let cases: [Spoil<'_>; 8] = [
         (Check::SucceededTag, &|w| w.remove("Windows/System32/Sysprep/Sysprep_succeeded.tag")),
         (Check::StateFile, &|w| {
             w.write("Windows/Setup/State/State.ini", b"[State]\r\nImageState=IMAGE_STATE_COMPLETE");
