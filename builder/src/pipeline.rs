@@ -74,7 +74,11 @@ impl From<StageError> for Failed {
 /// The driver of that name.
 pub fn driver(name: &str) -> Result<Arc<dyn VmDriver>, crate::cli::Failure> {
     match name {
-        "qemu" => Ok(Arc::new(gilt_vm::qemu::Qemu::new())),
+        #[cfg(unix)]
+        "qemu" => {
+            let cache = Home::default_root().unwrap_or_else(std::env::temp_dir);
+            Ok(Arc::new(gilt_vm::qemu::Qemu::new(gilt_vm::qemu::QemuConfig::new(cache))))
+        }
         other => Err(crate::cli::Failure::usage(format!("there is no driver {other:?}"))
             .hint("this build of gilt has: qemu")),
     }
@@ -184,7 +188,7 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
         layers: plan.steps.iter().map(|layer| layer.name.clone()).collect(),
         expected_seconds: history.expected_seconds(),
     });
-    let keys = publish::FinalKeys::of(&job.build, &plan);
+    let keys = publish::FinalKeys::of(&job.build);
 
     if !target.force
         && target.until.is_none()
@@ -250,7 +254,7 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
         return Ok((Outcome { version: None, wim: Some(captured.wim) }, false));
     }
     let tested = job
-        .stage(Stage::Test, expected(Stage::Test), test::run(job, captured, &keys.tested))
+        .stage(Stage::Test, expected(Stage::Test), test::run(job, captured))
         .await?;
     let wim = tested.captured.wim.clone();
     if !target.publish {
@@ -276,9 +280,11 @@ async fn fail(mut job: Job, error: StageError) -> Failed {
         serial = vm.serial().tail();
         if !matches!(error, StageError::Cancelled) {
             let picture = job.run.file("screen-last.png");
-            let shot = vm.screenshot(&picture);
             // A dead machine shows nothing; a hung one must not hold up its own obituary.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(10), shot).await;
+            let patience = std::time::Duration::from_secs(10);
+            if let Ok(Ok(screen)) = tokio::time::timeout(patience, vm.screenshot()).await {
+                let _ = screen.write_png(&picture);
+            }
         }
         disk = vm.disks().into_iter().next();
         if let Err(error) = vm.power_off().await {
@@ -339,7 +345,6 @@ pub async fn shell(
     command: Option<&str>,
 ) -> Result<i32, StageError> {
     let job = job(host, build, events)?;
-    let history = History::load(&job.home, &job.build.spec.name);
     let checkpoints = Checkpoints::new(&job.home);
     let index = crate::checkpoint::Index { checkpoints: &checkpoints, home: &job.home };
     let plan = crate::plan::plan(&job.build, &index, &PlanOptions::default());
@@ -349,7 +354,7 @@ pub async fn shell(
             StageError::Input(format!("there is no layer {name:?}; there are: {}", names.join(", ")))
         })?,
         None => plan
-            .layers
+            .steps
             .last()
             .ok_or_else(|| StageError::Input("the template has no layer".into()))?,
     };

@@ -144,6 +144,9 @@ pub struct Capabilities {
 pub struct CheckpointRequest {
     /// For each disk of the spec, the overlay to go on with; none of them exists yet.
     pub new_overlays: Vec<PathBuf>,
+    /// What the new overlays name as their base, where the frozen disks are going to be moved by
+    /// the caller; where they are now if not given.
+    pub backing_names: Option<Vec<PathBuf>>,
     /// Keep the memory too, so that a resume needs no boot. A file next to it
     /// (`<name>.json`) says what it fits.
     pub memory_state: Option<PathBuf>,

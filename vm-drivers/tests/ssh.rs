@@ -129,8 +129,10 @@ async fn commands_files_and_reboot() {
     let error = Ssh::connect(&stranger, &*vm, BOOT).await.unwrap_err();
     assert!(error.to_string().contains("refuses the login of root"), "{error}");
     let before = boot_id(&ssh).await.unwrap();
+    let begun = Instant::now();
     let reboot = "(sleep 0.2; reboot -f) &";
     let ssh = restart(Box::new(ssh), &login, &*vm, reboot, BOOT).await.unwrap();
+    eprintln!("booted anew in {:?}", begun.elapsed());
     assert_ne!(boot_id(&*ssh).await.unwrap(), before);
     assert!(login.host_key.fingerprint().unwrap().starts_with("SHA256:"));
 
@@ -153,6 +155,7 @@ async fn a_resumed_guest_answers_on_another_port_with_its_memory() {
     ssh.output("echo kept > /tmp/memory; echo frozen > /dev/vda; sync").await.unwrap();
     let memory = bench.dir.path().join("memory");
     let request = CheckpointRequest {
+        backing_names: None,
         new_overlays: vec![bench.dir.path().join("next.qcow2")],
         memory_state: Some(memory.clone()),
         uefi_variables: None,

@@ -3,7 +3,9 @@
 //! A command returns `Result<(), Failure>`; `main` prints the message and the hint and picks the
 //! exit code. Results go to stdout, everything else (progress, warnings, errors) to stderr.
 
+pub mod build;
 pub mod capture;
+pub mod doctor;
 pub mod exit;
 pub mod progress;
 pub mod store;
@@ -33,6 +35,10 @@ enum Command {
     #[command(flatten)]
     Template(template::TemplateCommand),
     #[command(flatten)]
+    Build(build::BuildCommand),
+    /// What this host can do, what it lacks, and how to get it
+    Doctor(doctor::DoctorArgs),
+    #[command(flatten)]
     Capture(capture::CaptureCommand),
     #[command(flatten)]
     Store(store::StoreCommand),
@@ -59,6 +65,8 @@ pub fn main() -> ExitCode {
     let context = Context { json: cli.json };
     let done = match cli.command {
         Command::Template(command) => command.run(&context),
+        Command::Build(command) => command.run(&context),
+        Command::Doctor(args) => doctor::run(&args, &context),
         Command::Capture(command) => command.run(&context),
         Command::Store(command) => command.run(&context),
         Command::Wim(command) => command.run(&context),

@@ -11,6 +11,10 @@
 //! Catalogues are searched in order: those named by `--layers-dir`, `layers/` beside the template,
 //! `layers/` beside the template's folder, `share/gilt/layers` beside gilt's own folder.
 
+mod info;
+
+pub use info::LayerInfo;
+
 use crate::template::diagnostic::Diagnostic;
 use crate::template::fields::nearest_hint;
 use crate::template::load::{normal, read_text};

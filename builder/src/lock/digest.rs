@@ -38,6 +38,8 @@ pub enum InputError {
     UnknownUrl { url: String },
     #[error("the digest of {location} is {found}, not {expected} as {said_by} says")]
     Mismatch { location: Location, expected: Digest, found: Digest, said_by: &'static str },
+    #[error("cannot fetch {url}: {why}")]
+    Fetch { url: String, why: String },
     #[error("{name} is not in the lock file")]
     NotLocked { name: String },
     #[error("cannot read {path}")]
@@ -47,6 +49,9 @@ pub enum InputError {
 /// Works out digests; remembers those of large files by path, size, times and file number.
 #[derive(Debug, Default)]
 pub struct Digests {
+    /// Where an address nothing is known of is fetched to; without it, that is an error.
+    fetch_to: Option<PathBuf>,
+    fetched: BTreeMap<String, Digest>,
     cache_path: Option<PathBuf>,
     cache: BTreeMap<PathBuf, Known>,
     changed: bool,
@@ -76,7 +81,13 @@ impl Digests {
             .and_then(|path| fs::read(path).ok())
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();
-        Self { cache_path, cache, changed: false }
+        Self { cache_path, cache, ..Self::default() }
+    }
+
+    /// Fetches addresses nothing is known of, to files in `folder` named by their digests.
+    pub fn fetch_to(mut self, folder: PathBuf) -> Self {
+        self.fetch_to = Some(folder);
+        self
     }
 
     /// Writes the cache, if it changed.
@@ -93,7 +104,15 @@ impl Digests {
     pub fn of(&mut self, file: &FileRef) -> Result<Digest, InputError> {
         match &file.location {
             Location::Url(url) => {
-                file.sha256.ok_or_else(|| InputError::UnknownUrl { url: url.clone() })
+                if let Some(digest) = file.sha256.or_else(|| self.fetched.get(url).copied()) {
+                    return Ok(digest);
+                }
+                let Some(folder) = &self.fetch_to else {
+                    return Err(InputError::UnknownUrl { url: url.clone() });
+                };
+                let digest = super::fetch::fetch(url, folder)?;
+                self.fetched.insert(url.clone(), digest);
+                Ok(digest)
             }
             Location::Path(path) => {
                 let metadata = fs::metadata(path).map_err(|source| match source.kind() {

@@ -94,14 +94,20 @@ pub enum How {
     Removed,
 }
 
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = match self.how {
+impl Change {
+    /// `changed`, `added`, `removed`.
+    pub fn verb(&self) -> &'static str {
+        match self.how {
             How::Changed => "changed",
             How::Added => "added",
             How::Removed => "removed",
-        };
-        write!(f, "{} {how}", self.name)
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.verb())
     }
 }
 

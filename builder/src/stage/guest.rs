@@ -7,13 +7,13 @@ use crate::event::Stream;
 use crate::plan::ResolvedLayer;
 use crate::template::RuntimeValues;
 use gilt_vm::guest::{
-    Communicator, ExecOutcome, ExitStatus, GuestCommand, HostKeyPin, HttpServer, Output, Ssh,
-    SshAuth, SshKey, SshTarget, quiet, restart,
+    Communicator, Connector, ExecOutcome, ExitStatus, GuestCommand, HttpServer, Output, SshAuth,
+    SshKey, SshLogin, quiet, restart,
 };
 use gilt_vm::process::shell_quote;
 use gilt_vm::{Error as VmError, Vm};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,8 +156,10 @@ pub struct Finished {
 }
 
 pub struct Guest {
-    ssh: Option<Ssh>,
-    target: SshTarget,
+    way_in: Option<Box<dyn Communicator>>,
+    login: SshLogin,
+    /// Where the host reaches its SSH port.
+    address: SocketAddr,
     pub access: Access,
     pub served: Served,
 }
@@ -171,19 +173,16 @@ impl Guest {
         served: Served,
         patience: Duration,
     ) -> Result<Self, StageError> {
-        let port = job.build.spec.communicator.port;
-        let address = vm.info().forwarded(port).ok_or_else(|| {
-            StageError::Input("the machine has no network, but its communicator is ssh".into())
-        })?;
-        let auth = SshAuth::Key(access.key.clone());
-        let mut target = SshTarget::new(address, access.username.clone(), auth);
-        target.host_key = HostKeyPin::default();
-        let ssh = Ssh::connect(&target, vm, patience).await?;
-        Ok(Self { ssh: Some(ssh), target, access: access.clone(), served })
+        let mut login = SshLogin::with_key(access.username.clone(), access.key.clone());
+        login.guest_port = job.build.spec.communicator.port;
+        let address = login.target(vm)?.address;
+        let way_in = login.connect(vm, patience).await?;
+        Ok(Self { way_in: Some(way_in), login, address, access: access.clone(), served })
     }
 
-    fn ssh(&self) -> Result<&Ssh, StageError> {
-        self.ssh.as_ref().ok_or_else(|| StageError::Guest("not logged in to the guest".into()))
+    fn way_in(&self) -> Result<&dyn Communicator, StageError> {
+        let missing = || StageError::Guest("not logged in to the guest".into());
+        self.way_in.as_deref().ok_or_else(missing)
     }
 
     pub fn values(&self, job: &Job) -> RuntimeValues {
@@ -209,7 +208,7 @@ impl Guest {
         }
         self.short(&line).await?;
         if let Some(key) = fresh {
-            self.target.auth = SshAuth::Key(key.clone());
+            self.login.auth = SshAuth::Key(key.clone());
             self.access = Access::of(self.access.username.clone(), key, true)?;
         }
         Ok(())
@@ -223,7 +222,7 @@ impl Guest {
     /// A short command that must succeed.
     async fn short(&self, line: &str) -> Result<(), StageError> {
         let command = GuestCommand::new(line).limit(SHORT);
-        let done = self.ssh()?.exec(&command, &mut quiet()).await?;
+        let done = self.way_in()?.exec(&command, &mut quiet()).await?;
         if done.succeeded() {
             return Ok(());
         }
@@ -246,7 +245,7 @@ impl Guest {
             };
             lines.push(stream, bytes, &mut |stream, line| events.output(stream, line));
         };
-        let done = self.ssh()?.exec(&run, &mut sink).await;
+        let done = self.way_in()?.exec(&run, &mut sink).await;
         lines.finish(&mut |stream, line| events.output(stream, line));
         match done {
             Ok(done) => Ok(Finished {
@@ -265,13 +264,13 @@ impl Guest {
 
     /// Reboots the guest and proves it.
     pub async fn restart(&mut self, vm: &dyn Vm, limit: Duration) -> Result<(), StageError> {
-        let ssh = self
-            .ssh
+        let way_in = self
+            .way_in
             .take()
             .ok_or_else(|| StageError::Guest("not logged in to the guest".into()))?;
         let line = "if [ \"$(id -u)\" = 0 ]; then systemctl reboot || reboot; \
                     else sudo -n systemctl reboot || sudo -n reboot; fi";
-        self.ssh = Some(restart(ssh, &self.target, vm, line, limit).await?);
+        self.way_in = Some(restart(way_in, &self.login, vm, line, limit).await?);
         Ok(())
     }
 
@@ -282,7 +281,7 @@ impl Guest {
         mode: Option<u32>,
         limit: Duration,
     ) -> Result<(), StageError> {
-        let work = async { Ok(self.ssh()?.upload(from, to, mode).await.map(drop)?) };
+        let work = async { Ok(self.way_in()?.upload(from, to, mode).await.map(drop)?) };
         in_time(&format!("upload to {to}"), limit, work).await
     }
 
@@ -293,12 +292,12 @@ impl Guest {
         mode: Option<u32>,
         limit: Duration,
     ) -> Result<(), StageError> {
-        let work = async { Ok(self.ssh()?.upload_bytes(bytes, to, mode.unwrap_or(0o644)).await?) };
+        let work = async { Ok(self.way_in()?.upload_bytes(bytes, to, mode.unwrap_or(0o644)).await?) };
         in_time(&format!("upload to {to}"), limit, work).await
     }
 
     pub async fn download(&self, from: &str, to: &Path, limit: Duration) -> Result<(), StageError> {
-        let work = async { Ok(self.ssh()?.download(from, to).await.map(drop)?) };
+        let work = async { Ok(self.way_in()?.download(from, to).await.map(drop)?) };
         in_time(&format!("download of {from}"), limit, work).await
     }
 
@@ -326,18 +325,19 @@ impl Guest {
     }
 
     fn ssh_arguments(&self, key: &Path) -> Vec<String> {
+        let address = self.address;
         vec![
             "-i".into(),
             key.display().to_string(),
             "-p".into(),
-            self.target.address.port().to_string(),
+            address.port().to_string(),
             "-o".into(),
             "StrictHostKeyChecking=no".into(),
             "-o".into(),
             "UserKnownHostsFile=/dev/null".into(),
             "-o".into(),
             "LogLevel=ERROR".into(),
-            format!("{}@{}", self.target.user, self.target.address.ip()),
+            format!("{}@{}", self.login.user, address.ip()),
         ]
     }
 
@@ -353,7 +353,7 @@ impl Guest {
                     Output::Stderr => std::io::stderr().write_all(bytes),
                 };
             };
-            return Ok(code(&self.ssh()?.exec(&run, &mut sink).await?));
+            return Ok(code(&self.way_in()?.exec(&run, &mut sink).await?));
         }
         let key = job.run.file("login.key");
         self.access.save(&key)?;

@@ -7,10 +7,17 @@ use super::{Job, StageError};
 use crate::event::{Event, Stage};
 use crate::plan::Plan;
 use crate::template::model as template;
-use gilt_vm::boot_command::{BootStep, Typist, Wait};
+use gilt_vm::boot_command::{self, BootStep, BootTyper, Wait, WaitOn};
+use gilt_vm::media::AnswerMedium;
+use gilt_vm::serial::SerialPattern;
 use gilt_vm::{DiskFormat, StartFrom, Vm};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// A screen that stands this long is still.
+const STILL: Duration = Duration::from_secs(2);
+/// Of 64 places of a screen's hash; a cursor changes one or two.
+const SAME_SCREEN: u32 = 4;
 
 /// A machine to lay layers on: resumed from the newest checkpoint that fits, or installed.
 pub async fn begin(
@@ -109,12 +116,11 @@ fn absolute(path: &std::path::Path) -> Result<PathBuf, StageError> {
 
 fn disk_format(path: &std::path::Path) -> Result<DiskFormat, StageError> {
     use gilt_disk::Format;
-    let format = gilt_disk::detect(path).map_err(|error| StageError::Imaging(error.to_string()))?;
-    match format {
-        Format::Raw => Ok(DiskFormat::Raw),
-        Format::Qcow2 => Ok(DiskFormat::Qcow2),
-        Format::Vhdx => Ok(DiskFormat::Vhdx),
-        other => Err(StageError::Input(format!("{}: {other:?} disks cannot be built on", path.display()))),
+    let disk = gilt_disk::open(path).map_err(|error| StageError::Imaging(error.to_string()))?;
+    match disk.layers().first().map(|layer| layer.format) {
+        Some(Format::Raw) => Ok(DiskFormat::Raw),
+        Some(Format::Qcow2) => Ok(DiskFormat::Qcow2),
+        _ => Err(StageError::Input(format!("{}: not a qcow2 or raw disk", path.display()))),
     }
 }
 
@@ -126,18 +132,18 @@ async fn answer_medium(
 ) -> Result<Option<PathBuf>, StageError> {
     let Some(answer) = &job.build.spec.source.answer else { return Ok(None) };
     let values = access.values(job, &served.base);
-    let mut files = Vec::new();
+    let mut medium = AnswerMedium::new(&answer.label)?;
     for (name, text) in &answer.files {
-        files.push((name.clone(), text.expand(&values).into_bytes()));
+        medium = medium.file(name.clone(), text.expand(&values).into_bytes());
     }
     for (name, file) in &answer.file_paths {
         let path = super::input::local_path(job, file).await?;
         let bytes =
             std::fs::read(&path).map_err(StageError::io(format!("read {}", path.display())))?;
-        files.push((name.clone(), bytes));
+        medium = medium.file(name.clone(), bytes);
     }
     let path = job.run.file("answer.iso");
-    gilt_vm::media::write_iso(&path, &answer.label, &files).await?;
+    medium.write(&path)?;
     Ok(Some(path))
 }
 
@@ -149,34 +155,41 @@ async fn type_boot_steps(
 ) -> Result<(), StageError> {
     let source = &job.build.spec.source;
     let values = access.values(job, &served.base);
-    let mut steps = Vec::new();
+    let mut typer = BootTyper::new(vm);
     for step in &source.boot_steps {
-        let wait = match (&step.wait_serial, &step.wait_screen, step.wait) {
-            (Some(text), _, _) => Wait::Serial(text.expand(&values)),
-            (_, Some(screen), _) => Wait::Screen(screen.expand(&values)),
-            (_, _, Some(time)) => Wait::Time(time),
-            _ => Wait::Time(Duration::ZERO),
-        };
-        steps.push(BootStep {
-            description: step.description.clone().unwrap_or_else(|| "boot step".into()),
-            wait,
-            timeout: step.timeout,
-            keys: step.keys.expand(&values),
-        });
+        if let Some(text) = &step.description {
+            job.events.note(format!("boot: {text}"));
+        }
+        if let Some(time) = step.wait {
+            typer.play(&[BootStep::Pause(time)]).await?;
+        }
+        if let Some(text) = &step.wait_serial {
+            let pattern = SerialPattern::parse(&text.expand(&values))?;
+            typer.wait(&Wait { on: WaitOn::Serial(pattern), limit: step.timeout }).await?;
+        }
+        if let Some(text) = &step.wait_screen {
+            let on = screen_wait(&text.expand(&values))?;
+            typer.wait(&Wait { on, limit: step.timeout }).await?;
+        }
+        typer.play(&boot_command::parse(&step.keys.expand(&values))?).await?;
     }
     if !source.boot_command.is_empty() {
-        let keys = source.boot_command.iter().map(|text| text.expand(&values)).collect();
-        steps.push(BootStep {
-            description: "boot command".into(),
-            wait: Wait::Time(source.boot_wait),
-            timeout: source.boot_wait + Duration::from_secs(60),
-            keys,
-        });
-    }
-    let typist = Typist { key_interval: source.boot_key_interval };
-    for step in &steps {
-        job.events.note(format!("boot: {}", step.description));
-        typist.run(vm, step).await?;
+        job.events.note("boot: typing the boot command");
+        typer.play(&[BootStep::Pause(source.boot_wait)]).await?;
+        for line in &source.boot_command {
+            typer.play(&boot_command::parse(&line.expand(&values))?).await?;
+        }
     }
     Ok(())
+}
+
+/// `hash:0123456789abcdef`, or `still`.
+fn screen_wait(text: &str) -> Result<WaitOn, StageError> {
+    match text.strip_prefix("hash:") {
+        Some(hash) => Ok(WaitOn::ScreenHash { hash: hash.parse()?, max_distance: SAME_SCREEN }),
+        None if text == "still" => Ok(WaitOn::ScreenStable { still_for: STILL }),
+        None => Err(StageError::Input(format!(
+            "wait_screen: {text:?} is neither `still` nor `hash:` with 16 hexadecimal digits"
+        ))),
+    }
 }

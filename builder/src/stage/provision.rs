@@ -113,7 +113,7 @@ async fn copy(
     match transfer {
         FileTransfer::Upload { source, destination, mode, timeout } => {
             let to = destination.expand(&around.values);
-            let mode = mode.map(|mode| mode.bits());
+            let mode = mode.map(|mode| mode.0);
             match source {
                 UploadSource::Content(text) => {
                     let bytes = text.expand(&around.values).into_bytes();

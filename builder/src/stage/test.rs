@@ -1,13 +1,15 @@
 //! Test: a throw-away machine laid out from the captured WIM boots, lets us in with a key that is
 //! only on its own disk, and passes the template's tests.
 
-use super::capture::Captured;
+use super::capture::{Captured, Ticks, imaging_error};
 use super::guest::{Access, Command, Guest, Served};
 use super::{Job, StageError};
 use crate::event::Event;
 use crate::template::model::{Guest as GuestKind, Test};
+use gilt_capture::{ExtraFile, LayoutRequest};
 use gilt_vm::StartFrom;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 /// The account tests run as; its key lies on the throw-away disk, never in the image.
@@ -25,16 +27,7 @@ pub async fn run(job: &Job, captured: Captured) -> Result<Tested, StageError> {
     }
     let access = Access::for_test(TEST_USER)?;
     let disk = job.run.file("test.qcow2");
-    let request = captured.layout_request(job, &disk, &access);
-    let events = job.events.clone();
-    let cancel = job.cancel.clone();
-    let laid = job
-        .blocking(move || {
-            gilt_capture::layout(&request, &super::capture::Ticks { events, cancel, what: "laying out" })
-                .map_err(super::capture::imaging_error)
-        })
-        .await?;
-    job.events.note(format!("laid out {} files in {:.1} s", laid.files, laid.seconds));
+    lay_out(job, &captured, &disk, &access).await?;
 
     let mut spec = job.spec(disk, "test");
     for disk in &mut spec.disks {
@@ -59,6 +52,31 @@ pub async fn run(job: &Job, captured: Captured) -> Result<Tested, StageError> {
     vm.power_off().await?;
     job.take_live();
     Ok(Tested { captured, passed })
+}
+
+/// A disk made of the image, with the test's key on it.
+async fn lay_out(
+    job: &Job,
+    captured: &Captured,
+    disk: &Path,
+    access: &Access,
+) -> Result<(), StageError> {
+    let (wim, disk) = (captured.wim.clone(), disk.to_path_buf());
+    let ticks = Ticks::new(job.events.clone(), job.cancel.clone(), "laying out the image");
+    let size = job.build.spec.machine.disk.bytes();
+    let keys = format!("{}\n", access.public_key).into_bytes();
+    job.blocking(move || {
+        let mut request = LayoutRequest::new(&wim, &disk, size, &ticks);
+        request.extra_files = vec![ExtraFile {
+            path: "/root/.ssh/authorized_keys".into(),
+            contents: keys,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+        }];
+        gilt_capture::layout(&request).map(drop).map_err(imaging_error)
+    })
+    .await
 }
 
 async fn one(job: &Job, guest: &Guest, test: &Test) -> Result<(), StageError> {

@@ -314,11 +314,18 @@ macro_rules! fields {
             }
 
             fn shape() -> $crate::template::fields::Shape {
-                $crate::template::fields::Shape::Struct($crate::template::fields::StructShape {
-                    name: stringify!($name),
-                    doc: concat!($($doc, "\n"),*),
-                    fields: Self::field_shapes,
-                })
+                let shape =
+                    $crate::template::fields::Shape::Struct($crate::template::fields::StructShape {
+                        name: stringify!($name),
+                        doc: concat!($($doc, "\n"),*),
+                        fields: Self::field_shapes,
+                    });
+                $(
+                    let _ = $short;
+                    let text = $crate::template::fields::Shape::Text;
+                    let shape = $crate::template::fields::Shape::Either(vec![text, shape]);
+                )?
+                shape
             }
 
             fn to_json(&self) -> serde_json::Value {

@@ -6,6 +6,8 @@ use super::fields::nearest_hint;
 use super::node::{Entry, Map, Node, Value};
 use super::span::{Sources, Span};
 use super::yaml;
+use crate::content_hash::Digest;
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 /// A template's text is never larger; what is, was named by mistake.
@@ -36,6 +38,11 @@ impl Template {
         let mut loader = Loader::default();
         let root = loader.text(path, text);
         loader.finish(path, root)
+    }
+
+    /// What a lock file says of addresses: it stands in for a missing `sha256`.
+    pub fn set_url_digests(&mut self, digests: BTreeMap<String, Digest>) {
+        self.sources.set_url_digests(digests);
     }
 
     /// Every file that was read.

@@ -16,7 +16,7 @@ use super::values::{self, Given, Matrix, ParameterValue, Variables};
 use crate::layer::{Catalogue, LayerSource};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub struct ResolveOptions {
     pub profiles: Vec<String>,
     /// `--only`: names of images, or `axis=value`. Empty: all.
     pub only: Vec<String>,
+    /// `--except`: as `--only`, for images to leave out.
+    pub except: Vec<String>,
     /// Folders of layers, looked into before those found beside the template.
     pub layers_dirs: Vec<PathBuf>,
 }
@@ -95,6 +97,20 @@ pub struct Resolved {
 }
 
 impl BuildSpec {
+    /// The files the template and its layers are written in, but for the template's own.
+    pub fn definition_files(&self) -> Vec<PathBuf> {
+        let layers = self.layers.iter().filter_map(|layer| layer.folder.as_ref());
+        let layers = layers.map(|folder| folder.join(crate::layer::LAYER_FILE));
+        let included = self.sources.paths().filter(|path| {
+            path.file_name().is_none_or(|name| name != crate::layer::LAYER_FILE)
+                && *path != self.template_path
+        });
+        let mut files: Vec<PathBuf> = included.map(Path::to_path_buf).chain(layers).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+
     /// Where the image goes in the store.
     pub fn publish_image(&self) -> Option<&str> {
         self.publish.as_ref().map(|publish| publish.image.as_deref().unwrap_or(&self.name))
@@ -186,7 +202,7 @@ impl Template {
             .filter_map(|(draft, layers)| self.spec(draft, layers?, options, &sources))
             .collect();
         self.check_set(&builds)?;
-        let builds = select(builds, &options.only)?;
+        let builds = select(builds, options)?;
         Ok(Resolved { builds, warnings: seen })
     }
 
@@ -252,6 +268,9 @@ impl Template {
     ) -> Option<BuildSpec> {
         let file = draft.file?;
         let mut secrets = Secrets::default();
+        if let Some(password) = &file.communicator.password {
+            secrets.add(&password.known().unwrap_or_default());
+        }
         let mut variables = BTreeMap::new();
         for (name, (value, sensitive)) in draft.variables {
             match value {
@@ -449,7 +468,7 @@ impl Names<'_> {
 /// Keys of a template or layer whose values are read as they are written.
 const UNEXPANDED: [&str; 5] = ["include", "variables", "profiles", "matrix", "parameters"];
 
-fn expand_top(root: &Map, scope: &dyn Scope, cx: &mut Cx) -> Map {
+pub(crate) fn expand_top(root: &Map, scope: &dyn Scope, cx: &mut Cx) -> Map {
     let entries = root
         .entries
         .iter()
@@ -638,6 +657,19 @@ fn layers_of(
 }
 
 fn check_layer(spec: &LayerSpec, guest: Option<Guest>, at: &Node, cx: &mut Cx) {
+    if let (Some(as_of), Some(max_age)) = (spec.as_of, spec.max_age) {
+        let today = jiff::Zoned::now().date();
+        let days = u64::try_from(today.since(as_of.0).map_or(0, |age| age.get_days())).unwrap_or(0);
+        if days > max_age.as_secs() / 86_400 {
+            let message = format!("layer `{}` is as of {as_of}, {days} days ago", spec.name);
+            let max_age = super::scalar::show_duration(max_age);
+            cx.warn_hint(
+                at.span,
+                message,
+                format!("its max_age is {max_age}; give it a newer day"),
+            );
+        }
+    }
     let provisioners = spec.provisioners.iter().chain(&spec.verify);
     for provisioner in provisioners {
         if let (Some(needed), Some(guest)) = (provisioner.action.guest(), guest)
@@ -649,12 +681,27 @@ fn check_layer(spec: &LayerSpec, guest: Option<Guest>, at: &Node, cx: &mut Cx) {
             cx.error_hint(at.span, message, format!("see {}", provisioner.location));
         }
     }
-    for name in spec.inputs.keys().chain(spec.parameters.keys()) {
-        if name.is_empty()
-            || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-        {
-            let message = format!("`{name}` in layer `{}` cannot be a name", spec.name);
+    check_names(&spec.name, "inputs", spec.inputs.keys(), at, cx);
+    check_names(&spec.name, "parameters", spec.parameters.keys(), at, cx);
+}
+
+/// Scripts find them as `GILT_INPUT_<NAME>` and `GILT_PARAM_<NAME>`, in upper case with `_` for `-`.
+fn check_names<'a>(
+    layer: &str,
+    what: &str,
+    names: impl Iterator<Item = &'a String>,
+    at: &Node,
+    cx: &mut Cx,
+) {
+    let mut seen = BTreeMap::new();
+    for name in names {
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+            let message = format!("`{name}` in {what} of layer `{layer}` cannot be a name");
             cx.error_hint(at.span, message, "letters, digits, `_` and `-`");
+        }
+        if let Some(other) = seen.insert(name.to_uppercase().replace('-', "_"), name) {
+            let message = format!("`{other}` and `{name}` in {what} of layer `{layer}` are one name to scripts");
+            cx.error(at.span, message);
         }
     }
 }
@@ -727,11 +774,8 @@ fn catalogue_layer(
     spec
 }
 
-/// The builds that `--only` names.
-fn select(builds: Vec<BuildSpec>, only: &[String]) -> Result<Vec<BuildSpec>, Diagnostics> {
-    if only.is_empty() {
-        return Ok(builds);
-    }
+/// The builds that `--only` names and `--except` does not.
+fn select(builds: Vec<BuildSpec>, options: &ResolveOptions) -> Result<Vec<BuildSpec>, Diagnostics> {
     let matches = |build: &BuildSpec, word: &str| {
         word == build.name
             || word.split_once('=').is_some_and(|(axis, value)| {
@@ -739,13 +783,24 @@ fn select(builds: Vec<BuildSpec>, only: &[String]) -> Result<Vec<BuildSpec>, Dia
             })
             || build.matrix.values().any(|value| value == word)
     };
-    for word in only {
-        if !builds.iter().any(|build| matches(build, word)) {
-            let names: Vec<&str> = builds.iter().map(|build| build.name.as_str()).collect();
-            let diagnostic =
-                Diagnostic::error(format!("--only {word}: the template has no such image"));
-            return Err(Diagnostics(vec![diagnostic.hint(nearest_hint(word, &names))]));
+    for (flag, words) in [("--only", &options.only), ("--except", &options.except)] {
+        for word in words {
+            if !builds.iter().any(|build| matches(build, word)) {
+                let names: Vec<&str> = builds.iter().map(|build| build.name.as_str()).collect();
+                let message = format!("{flag} {word}: the template has no such image");
+                let diagnostic = Diagnostic::error(message).hint(nearest_hint(word, &names));
+                return Err(Diagnostics(vec![diagnostic]));
+            }
         }
     }
-    Ok(builds.into_iter().filter(|build| only.iter().any(|word| matches(build, word))).collect())
+    let any = |build: &BuildSpec, words: &[String]| words.iter().any(|word| matches(build, word));
+    let chosen = |build: &BuildSpec| {
+        (options.only.is_empty() || any(build, &options.only)) && !any(build, &options.except)
+    };
+    let chosen: Vec<BuildSpec> = builds.into_iter().filter(chosen).collect();
+    if chosen.is_empty() {
+        let message = "--only and --except together leave no image";
+        return Err(Diagnostics(vec![Diagnostic::error(message)]));
+    }
+    Ok(chosen)
 }

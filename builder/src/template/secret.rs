@@ -50,6 +50,11 @@ impl Secrets {
         self.values.is_empty()
     }
 
+    /// The values themselves: to look for in an image, never to show.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.values.iter().map(String::as_str)
+    }
+
     /// `text` with every form of every secret replaced by `***`.
     pub fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut out = Cow::Borrowed(text);

@@ -1,5 +1,7 @@
 //! Where something was written: files, positions, spans.
 
+use crate::content_hash::Digest;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A file that was read for a template.
@@ -25,6 +27,8 @@ pub struct Span {
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     files: Vec<SourceFile>,
+    /// What a lock file says of addresses.
+    url_digests: BTreeMap<String, Digest>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +42,14 @@ impl Sources {
         let id = FileId(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
         self.files.push(SourceFile { path: path.to_owned(), text });
         id
+    }
+
+    pub fn set_url_digests(&mut self, digests: BTreeMap<String, Digest>) {
+        self.url_digests = digests;
+    }
+
+    pub fn url_digest(&self, url: &str) -> Option<Digest> {
+        self.url_digests.get(url).copied()
     }
 
     pub fn path(&self, file: FileId) -> &Path {

@@ -36,6 +36,13 @@ pub enum CaptureError {
     #[error("{}: changed while it was captured", path.display())]
     Changed { path: PathBuf },
 
+    /// The proof of an incremental capture failed.
+    #[error("the index of the earlier capture is wrong: contents {content} were changed")]
+    IndexWrong { content: u64 },
+
+    #[error("{what}")]
+    Layout { what: String },
+
     #[error("exclusion rules, line {line}: {what}")]
     Rules { line: usize, what: String },
 }

@@ -10,6 +10,7 @@
 //!   not shrink is stored as it is anyway.
 
 use crate::error::{CaptureError, Result};
+use crate::volume::FileSystem;
 use gilt_wim::tree::{Entry, Name, Node, NodeId, Tree};
 
 /// DISM's own list and what wimlib adds to it.
@@ -137,6 +138,13 @@ impl ExcludeRules {
 
     pub fn linux_default() -> Self {
         Self::from_list(LINUX_DEFAULT)
+    }
+
+    /// What is usually left out of such a volume.
+    pub fn usual_for(file_system: FileSystem) -> Self {
+        match file_system {
+            FileSystem::Ext4 => Self::linux_default(),
+        }
     }
 
     fn from_list(list: &[&str]) -> Self {

@@ -10,15 +10,20 @@
 mod capture;
 mod error;
 mod exclude;
+mod index;
 mod inventory;
+mod layout;
 mod lookup;
 mod partition;
 mod volume;
+pub mod windows;
 
-pub use capture::{CaptureRequest, Captured, capture};
+pub use capture::{CaptureRequest, Captured, Incremental, capture};
 pub use error::{CaptureError, Result};
 pub use exclude::{ExcludeRules, Excluded, ScriptSection};
+pub use index::index_path;
 pub use inventory::{Inventory, OperatingSystem, Package, inventory};
+pub use layout::{BootLoader, ExtraFile, LaidOut, LayoutRequest, OutFormat, layout};
 pub use lookup::{Found, TreeView};
 pub use partition::{
     FoundVolume, PartitionChoice, PartitionReport, VolumeKind, find_volume, survey,

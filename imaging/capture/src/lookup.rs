@@ -104,7 +104,7 @@ impl<'a> TreeView<'a> {
             let at = *trail.last()?;
             let next = self.child(self.tree.node(at), &step)?;
             let node = self.tree.node(next);
-            let target = node.reparse().and_then(gilt_ext4::symlink_target);
+            let target = node.reparse().and_then(gilt_wim::unix_names::target_from_reparse);
             match target {
                 Some(target) if follow_last || !rest.is_empty() => {
                     followed += 1;

@@ -42,12 +42,13 @@ pub trait VolumeReader: ContentSource {
     /// Reads all metadata.
     fn tree(&self) -> Result<Tree>;
 
-    /// Byte ranges of the volume that hold the contents, in any order. `None` when the contents are
-    /// kept inside the metadata or cannot be told.
-    fn ranges(&self, id: ContentId) -> io::Result<Option<Vec<Range<u64>>>>;
+    /// Byte ranges of the volume that hold the contents, in any order; none for what is kept inside
+    /// the metadata.
+    fn ranges(&self, id: ContentId) -> io::Result<Vec<Range<u64>>>;
 
-    /// Changes whenever the metadata of the file behind `id` changes.
-    fn stamp(&self, id: ContentId) -> io::Result<u64>;
+    /// A digest of all that decides the contents but the bytes in [`ranges`](Self::ranges): equal
+    /// stamps over ranges that nobody wrote in between mean equal contents. `None`: cannot be told.
+    fn content_stamp(&self, id: ContentId) -> io::Result<Option<[u8; 20]>>;
 
     /// As the trait object the WIM writer takes.
     fn contents(&self) -> &dyn ContentSource;
@@ -70,14 +71,12 @@ impl VolumeReader for Ext4Volume {
         Ok(Self::tree(self)?)
     }
 
-    fn ranges(&self, id: ContentId) -> io::Result<Option<Vec<Range<u64>>>> {
-        let ranges = self.file_ranges(id)?;
-        // Inline data lies in the inode, whose stamp covers it.
-        Ok(Some(ranges))
+    fn ranges(&self, id: ContentId) -> io::Result<Vec<Range<u64>>> {
+        self.file_ranges(id)
     }
 
-    fn stamp(&self, id: ContentId) -> io::Result<u64> {
-        self.file_stamp(id)
+    fn content_stamp(&self, id: ContentId) -> io::Result<Option<[u8; 20]>> {
+        Self::content_stamp(self, id)
     }
 
     fn contents(&self) -> &dyn ContentSource {

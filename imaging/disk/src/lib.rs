@@ -32,6 +32,6 @@ pub use open::{Disk, Format, LayerInfo, OpenOptions, detect, open, open_with};
 pub use partition::{
     Guid, Partition, PartitionKind, PartitionTable, TableKind, partitions, type_guid,
 };
-pub use qcow2::Qcow2;
+pub use qcow2::{Qcow2, write_qcow2};
 pub use raw::Raw;
 pub use slice::Slice;

@@ -19,7 +19,7 @@ pub enum Ext4Error {
     Unsupported { what: String },
 
     /// A name that has no form in UTF-16; renaming it silently would be wrong.
-    #[error("name {name:?} in directory inode {directory} is not valid UTF-8")]
+    #[error("name {name:?} in directory inode {directory} has no form in UTF-16")]
     Name { directory: u32, name: String },
 }
 

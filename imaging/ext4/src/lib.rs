@@ -10,6 +10,7 @@
 //! bounds everything a hostile image can ask for.
 #![forbid(unsafe_code)]
 
+mod build;
 mod bytes;
 mod dir;
 mod error;
@@ -18,11 +19,10 @@ mod inode;
 mod journal;
 mod layout;
 mod scan;
-mod symlink;
 mod volume;
 mod xattr;
 
+pub use build::{Advance, BuildOptions, Built, WriteAt, build};
 pub use error::{Ext4Error, Result};
 pub use extents::Mapping;
-pub use symlink::{symlink_reparse, symlink_target};
 pub use volume::{Ext4Volume, VolumeInfo};

@@ -4,12 +4,12 @@ use crate::dir;
 use crate::error::{Ext4Error, Place, Result};
 use crate::extents;
 use crate::inode::{Inode, flag, mode};
-use crate::symlink::symlink_reparse;
 use crate::volume::{Ext4Volume, FileInode};
 use crate::xattr;
 use gilt_wim::tree::{
     ContentId, Entry, Name, Node, NodeId, Stream, Tree, UnixData, attribute, reparse_tag,
 };
+use gilt_wim::unix_names::{name_from_bytes, reparse_from_target};
 use std::collections::HashMap;
 
 const ROOT: u32 = 2;
@@ -121,14 +121,14 @@ impl Scan<'_> {
         }
         let mut found: Vec<(Name, u32)> = Vec::new();
         let mut each = |entry: dir::DirEntry<'_>| {
-            let name = std::str::from_utf8(entry.name).map_err(|_| Ext4Error::Name {
+            let name = name_from_bytes(entry.name).ok_or_else(|| Ext4Error::Name {
                 directory: inode.number,
                 name: String::from_utf8_lossy(entry.name).into_owned(),
             })?;
-            if name.contains(['/', '\0']) {
+            if entry.name.contains(&b'/') || entry.name.contains(&0) {
                 return Err(corrupt("character in a name", entry.inode.into(), 0));
             }
-            found.push((Name::from(name), entry.inode));
+            found.push((name, entry.inode));
             Ok(())
         };
         if inode.has(flag::INLINE_DATA) {
@@ -248,7 +248,7 @@ impl Scan<'_> {
             }),
             mode::SYMLINK => {
                 let target = self.volume.symlink_target(inode)?;
-                let reparse = symlink_reparse(&target).ok_or_else(|| Ext4Error::Name {
+                let reparse = reparse_from_target(&target).ok_or_else(|| Ext4Error::Name {
                     directory: inode.number,
                     name: String::from_utf8_lossy(&target).into_owned(),
                 })?;
@@ -299,8 +299,7 @@ impl Scan<'_> {
                 at = self.parents[at.0 as usize];
                 continue;
             }
-            let Ok(text) = std::str::from_utf8(step) else { return false };
-            let name = Name::from(text);
+            let Some(name) = name_from_bytes(step) else { return false };
             let entries = &self.tree.node(at).entries;
             let Ok(index) = entries.binary_search_by(|entry| entry.name.cmp(&name)) else {
                 return false;

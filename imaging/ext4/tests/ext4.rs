@@ -75,7 +75,8 @@ fn assert_same_as_stage(folder: &Path, image: &str) {
                 let id = entries.iter().find(|e| e.name == Name::from(&*name)).expect("entry").node;
                 pending.push((child, id));
             } else if metadata.is_symlink() {
-                let target = gilt_ext4::symlink_target(node.reparse().expect("reparse"));
+                let target =
+                    gilt_wim::unix_names::target_from_reparse(node.reparse().expect("reparse"));
                 let want = std::fs::read_link(&child).expect("link");
                 assert_eq!(target.expect("target"), want.to_str().expect("utf-8").as_bytes());
             } else {

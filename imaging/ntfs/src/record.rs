@@ -192,7 +192,7 @@ impl<'a> Attributes<'a> {
             return Ok(None);
         }
         let length = u32_at(self.record, at + 4).ok_or(fault("attribute header is cut"))? as usize;
-        if length < 24 || length % 8 != 0 || length > self.record.len() - at {
+        if length < 24 || !length.is_multiple_of(8) || length > self.record.len() - at {
             return Err(fault("attribute length leaves the record"));
         }
         let bytes = &self.record[at..at + length];

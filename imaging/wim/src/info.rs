@@ -58,6 +58,10 @@ impl ImageInfo {
         self.xml.set("NAME", name);
     }
 
+    pub fn set_description(&mut self, text: &str) {
+        self.xml.set("DESCRIPTION", text);
+    }
+
     pub fn description(&self) -> Option<&str> {
         self.xml.text_at("DESCRIPTION")
     }

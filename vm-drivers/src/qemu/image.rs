@@ -98,11 +98,12 @@ pub async fn info(path: &Path) -> Result<ImageInfo> {
 pub async fn create_overlay_of_running(
     base: &Path,
     base_format: DiskFormat,
+    name: &Path,
     path: &Path,
 ) -> Result<()> {
     refuse_existing(path)?;
     let size = info(base).await?.virtual_size;
-    let base = std::path::absolute(base).map_err(Error::io("find", base))?;
+    let base = std::path::absolute(name).map_err(Error::io("find", name))?;
     Invocation::new("qemu-img")
         .args(["create", "-q", "-u", "-f", "qcow2", "-F", base_format.qemu_name(), "-b"])
         .arg(&base)

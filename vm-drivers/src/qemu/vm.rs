@@ -572,7 +572,9 @@ impl Vm for QemuVm {
             } else {
                 crate::spec::DiskFormat::Qcow2
             };
-            image::create_overlay_of_running(file, format, overlay).await?;
+            let names = request.backing_names.as_ref();
+            let name = names.and_then(|names| names.get(index)).unwrap_or(file);
+            image::create_overlay_of_running(file, format, name, overlay).await?;
             let new = self.fresh_node(&args::disk_id(index));
             let mut add = args::disk_node(&new, overlay, crate::spec::DiskFormat::Qcow2);
             // The chain is joined by the snapshot itself.

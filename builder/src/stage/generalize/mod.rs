@@ -132,7 +132,7 @@ async fn prove(
                 secrets: &secrets,
                 keep: &keep,
             };
-            proof::prove(volume.tree(), volume.contents(), &traces)
+            proof::prove(&volume.tree, volume.reader.contents(), &traces)
                 .map_err(StageError::io("read the generalized disk"))
         })
         .await?;

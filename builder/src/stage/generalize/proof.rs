@@ -131,7 +131,6 @@ fn search(
     let next = std::sync::atomic::AtomicUsize::new(0);
     let hits: Mutex<Vec<(NodeId, usize)>> = Mutex::default();
     let failed: Mutex<Option<std::io::Error>> = Mutex::default();
-    let lock = |poison: std::sync::PoisonError<_>| poison.into_inner();
     std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 0..threads {
@@ -144,7 +143,7 @@ fn search(
                     match scan(contents, content, &automaton, overlap, &mut piece) {
                         Ok(None) => {}
                         Ok(Some(needle)) => {
-                            hits.lock().unwrap_or_else(lock).push((*node, needle));
+                            hits.lock().unwrap_or_else(|p| p.into_inner()).push((*node, needle));
                         }
                         Err(error) => {
                             failed.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(error);
@@ -158,7 +157,7 @@ fn search(
     if let Some(error) = failed.into_inner().unwrap_or_else(|p| p.into_inner()) {
         return Err(error);
     }
-    let hits = hits.into_inner().unwrap_or_else(lock);
+    let hits = hits.into_inner().unwrap_or_else(|p| p.into_inner());
     if hits.is_empty() {
         return Ok(Vec::new());
     }

@@ -125,6 +125,14 @@ fn location(written: &str, span: Span, cx: &mut Cx) -> Option<Location> {
     Some(Location::Path(cx.path(written, span)))
 }
 
+/// What a lock file says of an address.
+fn locked(location: &Location, cx: &Cx) -> Option<Digest> {
+    match location {
+        Location::Url(url) => cx.sources.url_digest(url),
+        Location::Path(_) => None,
+    }
+}
+
 impl ContentHash for FileRef {
     fn content_hash(&self, hasher: &mut ContentHasher) {
         self.kind.content_hash(hasher);
@@ -137,7 +145,8 @@ impl Field for FileRef {
         if let Value::Scalar(_) = node.value {
             let written = cx.known(node, "a path")?;
             let location = location(&written, node.span, cx)?;
-            return Some(Self { location, sha256: None, kind: FileKind::File, span: node.span });
+            let sha256 = locked(&location, cx);
+            return Some(Self { location, sha256, kind: FileKind::File, span: node.span });
         }
         let mut reader = MapReader::new(node, "a file", cx)?;
         let places = ["path", "url"];
@@ -161,7 +170,8 @@ impl Field for FileRef {
             cx.error(span, "a folder cannot be fetched from an address");
             return None;
         }
-        Some(Self { location, sha256: sha256?, kind: kind?, span })
+        let sha256 = sha256?.or_else(|| locked(&location, cx));
+        Some(Self { location, sha256, kind: kind?, span })
     }
 
     fn shape() -> Shape {

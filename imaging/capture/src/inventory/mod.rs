@@ -5,10 +5,10 @@ mod linux;
 
 use crate::error::Result;
 use crate::lookup::TreeView;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Made from a tree alone; no program of the image is run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     pub system: OperatingSystem,
     /// Sorted by name, then architecture.
@@ -17,7 +17,7 @@ pub struct Inventory {
     pub kernels: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatingSystem {
     /// `debian`, `ubuntu`; `windows`.
     pub id: String,
@@ -29,7 +29,7 @@ pub struct OperatingSystem {
     pub architecture: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Package {
     pub name: String,
     pub architecture: String,

@@ -8,8 +8,10 @@
 //! one go; tables and decompressed clusters are kept in small caches.
 
 mod header;
+mod write;
 
 pub use header::{Header, MAGIC};
+pub use write::write_qcow2;
 
 use crate::block::{BlockRead, Extent, ExtentContent, check_range};
 use crate::bytes::be64;

@@ -9,7 +9,7 @@ impl Rng {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -18,7 +18,7 @@ impl Rng {
 
     /// `0..limit`; 0 for 0.
     pub fn below(&mut self, limit: u64) -> u64 {
-        if limit == 0 { 0 } else { (self.next() >> 11) % limit }
+        if limit == 0 { 0 } else { (self.next_u64() >> 11) % limit }
     }
 
     pub fn one_in(&mut self, n: u64) -> bool {
@@ -78,10 +78,10 @@ pub fn bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
                         out.extend_from_slice(&(base + i * 8).to_le_bytes());
                     }
                 }
-                4 => out.extend_from_slice(&[0x48, 0x8B, 0x05, rng.next() as u8, 0, 0, 0, 0xE8]),
-                _ => out.extend_from_slice(&rng.next().to_le_bytes()),
+                4 => out.extend_from_slice(&[0x48, 0x8B, 0x05, rng.next_u64() as u8, 0, 0, 0, 0xE8]),
+                _ => out.extend_from_slice(&rng.next_u64().to_le_bytes()),
             },
-            _ => out.extend_from_slice(&rng.next().to_le_bytes()),
+            _ => out.extend_from_slice(&rng.next_u64().to_le_bytes()),
         }
     }
     out.truncate(len);

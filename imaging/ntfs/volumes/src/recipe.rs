@@ -140,7 +140,7 @@ impl Maker<'_> {
                 "Windows/WinSxS/amd64_component-{:x}_31bf3856ad364e35_10.0.26100.{}_none_{:016x}",
                 self.rng.below(1 << 30),
                 store % 4000,
-                self.rng.next()
+                self.rng.next_u64()
             );
             self.dir(&dir)?;
             for i in 0..in_stores / stores {
@@ -285,7 +285,7 @@ impl Maker<'_> {
         let mut mixed = vec![b'x'; 65_536];
         mixed.resize(65_536 * 4, 0);
         let mut noise = Rng::new(99);
-        mixed.extend((0..65_536 / 8).flat_map(|_| noise.next().to_le_bytes()));
+        mixed.extend((0..65_536 / 8).flat_map(|_| noise.next_u64().to_le_bytes()));
         mixed.extend_from_slice(b"tail");
         self.file("lznt1/mixed", &mixed)?;
 
@@ -389,7 +389,7 @@ impl Maker<'_> {
 
             let path = format!("rare/object {i}");
             self.random_file(&path, 100)?;
-            let id: Vec<u8> = (0..8).flat_map(|_| self.rng.next().to_le_bytes()).collect();
+            let id: Vec<u8> = (0..8).flat_map(|_| self.rng.next_u64().to_le_bytes()).collect();
             let id = if i % 2 == 0 { &id[..16] } else { &id[..] };
             self.set(&path, "object_id", id)?;
         }
