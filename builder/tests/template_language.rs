@@ -540,3 +540,167 @@ fn paths_are_relative_to_the_file_they_stand_in() {
         Some(project.path("templates/media/installer.iso").as_path() as &Path)
     );
 }
+
+#[test]
+fn keys_that_cannot_be_typed_and_names_that_cannot_be_set_are_refused() {
+    let project = Project::new();
+    project.edit("templates/t.yaml", "keys: \"c\"", "keys: \"c<wait5><entr>\"");
+    project.edit("templates/t.yaml", "GNU GRUB", "/GNU (GRUB/");
+    project.edit(
+        "templates/t.yaml",
+        "  install_timeout: 10m\n",
+        "  install_timeout: 10m\n  boot_wait: 1s\n",
+    );
+    project.edit(
+        "layers/runtime-python/layer.yaml",
+        "env: {PACKAGES:",
+        "env: {1X: a, GILT_LAYER: b, PACKAGES:",
+    );
+    insta::assert_snapshot!(project.complaint());
+}
+
+#[test]
+fn a_reference_to_a_list_among_items_stands_for_its_items() {
+    let project = Project::new();
+    project.edit(
+        "layers/runtime-python/layer.yaml",
+        "script: install.sh,",
+        "script: install.sh, args: [install, \"${parameters.packages}\"],",
+    );
+    let build = &project.resolve(&ResolveOptions::default()).unwrap()[0];
+    let Action::Shell(shell) = &build.layers[0].provisioners[0].action else { panic!() };
+    let args: Vec<String> = shell.args.iter().map(|arg| arg.expand(&runtime())).collect();
+    assert_eq!(args, ["install", "python3", "python3-venv"]);
+}
+
+#[test]
+fn variables_are_taken_from_the_nearest_place_and_checked() {
+    let project = Project::new();
+    project.edit("templates/t.yaml", "  token:", "  count: {type: int, default: 1, min: 1, max: 9, env: MY_COUNT}\n  edition: {one_of: [a, b], default: a}\n  token:");
+    project.edit("templates/t.yaml", "default: gilt}", "file: host.txt, default: gilt}");
+    project.edit(
+        "templates/t.yaml",
+        "description: Thin",
+        "description: ${count} ${edition} ${hostname} Thin",
+    );
+    project.write("v.yaml", "count: 3\nedition: b\n");
+    let description = |options: &ResolveOptions| match project.resolve(options) {
+        Ok(builds) => builds[0].description.clone().unwrap(),
+        Err(error) => project.redact(&error.to_string()),
+    };
+    let mut options = ResolveOptions::default();
+    let mut shown = vec![description(&options)];
+    project.write("templates/host.txt", "from-file\n");
+    shown.push(description(&options));
+    options.given.environment.insert("MY_COUNT".into(), "2".into());
+    shown.push(description(&options));
+    options.given.environment.insert("GILT_VAR_count".into(), "4".into());
+    shown.push(description(&options));
+    options.given.var_files.push(project.path("v.yaml"));
+    shown.push(description(&options));
+    options.given.vars.push(("count".into(), "5".into()));
+    shown.push(description(&options));
+    options.given.vars.extend([
+        ("count".into(), "12".into()),
+        ("editon".into(), "c".into()),
+        ("edition".into(), "c".into()),
+    ]);
+    shown.push(description(&options));
+    project.write("v.yaml", "count: x\neditions: b\n");
+    options.given.vars.clear();
+    shown.push(description(&options));
+    insta::assert_snapshot!(shown.join("\n"));
+}
+
+#[test]
+fn old_layers_are_warned_of() {
+    let project = Project::new();
+    project.edit("templates/t.yaml", "as_of: 2026-11-22", "as_of: 2020-01-01");
+    let template = Template::load(&project.path("templates/t.yaml")).unwrap();
+    let resolved = template.resolve(&ResolveOptions::default()).unwrap();
+    assert_eq!(resolved.warnings.len(), 1);
+    assert!(resolved.warnings[0].message.starts_with("layer `updates-nov` is as of 2020-01-01, "));
+}
+
+/// Whatever is typed, gilt answers with builds or with complaints that point into the file.
+#[test]
+fn no_text_makes_the_reader_panic() {
+    let project = Project::new();
+    let path = project.path("templates/t.yaml");
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below.max(1) as u64) as usize
+    };
+    let pieces = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ": ",
+        "- ",
+        "\n",
+        "\t",
+        "\"",
+        "'",
+        "${",
+        "$${",
+        "}",
+        "&a ",
+        "*a",
+        "|\n",
+        "null",
+        "é",
+        "<<: ",
+        "# ",
+        "when: ",
+        "${matrix.flavour}",
+        "${build.http}",
+        "!!x ",
+        "---\n",
+        "9999999999999999999",
+        "-1",
+        "\u{feff}",
+        "\0",
+    ];
+    let mut complaints = 0;
+    for _ in 0..3000 {
+        let mut text: Vec<char> = TEMPLATE.chars().collect();
+        for _ in 0..1 + random(4) {
+            let at = random(text.len());
+            match random(3) {
+                0 => {
+                    let end = (at + 1 + random(20)).min(text.len());
+                    text.drain(at..end);
+                }
+                1 => {
+                    let piece: Vec<char> = pieces[random(pieces.len())].chars().collect();
+                    text.splice(at..at, piece);
+                }
+                _ => {
+                    let end = (at + 1 + random(30)).min(text.len());
+                    let copy = text[at..end].to_vec();
+                    let to = random(text.len());
+                    text.splice(to..to, copy);
+                }
+            }
+        }
+        let text: String = text.into_iter().collect();
+        let result = Template::from_text(&path, text.clone())
+            .and_then(|template| template.resolve(&ResolveOptions::default()));
+        if let Err(error) = result {
+            complaints += 1;
+            for diagnostic in &error.0 {
+                let Some(place) = &diagnostic.at else { continue };
+                assert!(
+                    place.start.line >= 1 && place.start.column >= 1 && place.start <= place.end,
+                    "{place:?} in {text:?}"
+                );
+            }
+            assert!(!error.to_string().is_empty());
+        }
+    }
+    assert!(complaints > 1000, "only {complaints} of the texts were wrong");
+}

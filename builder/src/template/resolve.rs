@@ -268,6 +268,9 @@ impl Template {
     ) -> Option<BuildSpec> {
         let file = draft.file?;
         let mut secrets = Secrets::default();
+        if let Some(password) = &file.communicator.password {
+            secrets.add(&password.known().unwrap_or_default());
+        }
         let mut variables = BTreeMap::new();
         for (name, (value, sensitive)) in draft.variables {
             match value {
@@ -654,6 +657,19 @@ fn layers_of(
 }
 
 fn check_layer(spec: &LayerSpec, guest: Option<Guest>, at: &Node, cx: &mut Cx) {
+    if let (Some(as_of), Some(max_age)) = (spec.as_of, spec.max_age) {
+        let today = jiff::Zoned::now().date();
+        let days = u64::try_from(today.since(as_of.0).map_or(0, |age| age.get_days())).unwrap_or(0);
+        if days > max_age.as_secs() / 86_400 {
+            let message = format!("layer `{}` is as of {as_of}, {days} days ago", spec.name);
+            let max_age = super::scalar::show_duration(max_age);
+            cx.warn_hint(
+                at.span,
+                message,
+                format!("its max_age is {max_age}; give it a newer day"),
+            );
+        }
+    }
     let provisioners = spec.provisioners.iter().chain(&spec.verify);
     for provisioner in provisioners {
         if let (Some(needed), Some(guest)) = (provisioner.action.guest(), guest)
@@ -665,12 +681,27 @@ fn check_layer(spec: &LayerSpec, guest: Option<Guest>, at: &Node, cx: &mut Cx) {
             cx.error_hint(at.span, message, format!("see {}", provisioner.location));
         }
     }
-    for name in spec.inputs.keys().chain(spec.parameters.keys()) {
-        if name.is_empty()
-            || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-        {
-            let message = format!("`{name}` in layer `{}` cannot be a name", spec.name);
+    check_names(&spec.name, "inputs", spec.inputs.keys(), at, cx);
+    check_names(&spec.name, "parameters", spec.parameters.keys(), at, cx);
+}
+
+/// Scripts find them as `GILT_INPUT_<NAME>` and `GILT_PARAM_<NAME>`, in upper case with `_` for `-`.
+fn check_names<'a>(
+    layer: &str,
+    what: &str,
+    names: impl Iterator<Item = &'a String>,
+    at: &Node,
+    cx: &mut Cx,
+) {
+    let mut seen = BTreeMap::new();
+    for name in names {
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+            let message = format!("`{name}` in {what} of layer `{layer}` cannot be a name");
             cx.error_hint(at.span, message, "letters, digits, `_` and `-`");
+        }
+        if let Some(other) = seen.insert(name.to_uppercase().replace('-', "_"), name) {
+            let message = format!("`{other}` and `{name}` in {what} of layer `{layer}` are one name to scripts");
+            cx.error(at.span, message);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::cx::Cx;
 use super::fields::{Field, Shape};
-use super::node::{Node, Value};
+use super::node::{Node, Scalar, Value};
 use super::text::Text;
 use crate::content_hash::{ContentHash, ContentHasher, Digest};
 use serde_json::Value as Json;
@@ -381,7 +381,7 @@ impl<T: Field> Field for Option<T> {
 }
 
 impl<T: Field> Field for Vec<T> {
-    /// A list; or one reference to a list. Items whose `when` is false are checked and left out.
+    /// A list; or one reference to a list, also as an item of a list. Items whose `when` is false are checked and left out.
     fn decode(node: &Node, cx: &mut Cx) -> Option<Self> {
         let spread;
         let items = match &node.value {
@@ -397,7 +397,18 @@ impl<T: Field> Field for Vec<T> {
             }
         };
         let mut values = Some(Self::new());
+        let mut flat = Vec::new();
         for item in items {
+            match &item.value {
+                // A reference to a list among the items stands for that list's items.
+                Value::Scalar(Scalar { items: Some(texts), .. }) => {
+                    let texts = texts.iter().cloned();
+                    flat.extend(texts.map(|text| Node::scalar(item.span, text, false)));
+                }
+                _ => flat.push(item.clone()),
+            }
+        }
+        for item in &flat {
             match T::decode(item, cx) {
                 Some(_) if item.skipped => {}
                 Some(value) => {

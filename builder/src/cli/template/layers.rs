@@ -1,15 +1,18 @@
-//! `gilt layers ls | show | why`.
+//! `gilt layers ls | show | why | prune`.
 
 use super::TemplateArgs;
 use crate::checkpoint::{Checkpoints, Index};
-use crate::cli::{Context, Failure};
+use crate::cli::{Context, Exit, Failure};
 use crate::layer::{self, LayerInfo};
 use crate::plan::{CheckpointIndex, Decision, INSTALL, PlanOptions, plan};
-use crate::template::Diagnostics;
 use crate::template::fields::nearest_hint;
+use crate::template::scalar::parse_duration;
+use crate::template::{ByteSize, Diagnostics};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Subcommand)]
 pub enum LayersCommand {
@@ -19,6 +22,8 @@ pub enum LayersCommand {
     Show(ShowArgs),
     /// Say why a layer of a template is not reused, input by input
     Why(WhyArgs),
+    /// Remove checkpoints of layers
+    Prune(PruneArgs),
 }
 
 impl LayersCommand {
@@ -27,6 +32,7 @@ impl LayersCommand {
             Self::Ls(args) => args.run(context),
             Self::Show(args) => args.run(context),
             Self::Why(args) => args.run(context),
+            Self::Prune(args) => args.run(context),
         }
     }
 }
@@ -223,4 +229,88 @@ impl WhyArgs {
         }
         Ok(())
     }
+}
+
+/// Removes checkpoints that are old, or that no kept template needs. What a kept checkpoint lies over
+/// is kept too. Says what it would remove with --dry-run.
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub struct PruneArgs {
+    /// Keep what this template needs now
+    #[arg(long, value_name = "TEMPLATE", group = "what")]
+    keep: Vec<PathBuf>,
+    /// Keep what is younger: 30d, 12h
+    #[arg(long, value_name = "AGE", value_parser = parse_duration, group = "what")]
+    older_than: Option<Duration>,
+    /// Remove every checkpoint
+    #[arg(long, group = "what", conflicts_with_all = ["keep", "older_than"])]
+    all: bool,
+    /// Only say what would be removed
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl PruneArgs {
+    fn run(self, context: &Context) -> Result<(), Failure> {
+        let mut keep = BTreeSet::new();
+        for path in &self.keep {
+            for build in TemplateArgs::plain(path).resolve()?.builds {
+                keep.extend(build.steps().map(|(_, keyed)| keyed.key.to_string()));
+            }
+        }
+        let home = super::home()?;
+        let checkpoints = Checkpoints::new(&home);
+        let limit = self.older_than.map(|age| {
+            let limit =
+                jiff::Timestamp::now() - jiff::SignedDuration::try_from(age).unwrap_or_default();
+            limit.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        });
+        let plan = checkpoints.plan_prune(&keep, limit.as_deref())?;
+        if !self.dry_run && !plan.is_empty() && builds_run(&home)? {
+            return Err(Failure::new(
+                Exit::Host,
+                anyhow::anyhow!("a build is running and may need these checkpoints"),
+            )
+            .hint("wait for it to end"));
+        }
+        let mut freed = 0;
+        for checkpoint in &plan {
+            let bytes = checkpoint.bytes();
+            freed += bytes;
+            if !self.dry_run {
+                checkpoints.remove(checkpoint)?;
+            }
+            if !context.json {
+                let record = &checkpoint.record;
+                let key: String = record.key.chars().take(12).collect();
+                println!(
+                    "{key}  {}  {}/{}  {}",
+                    record.created,
+                    record.image,
+                    record.layer,
+                    mib(bytes)
+                );
+            }
+        }
+        if context.json {
+            let keys: Vec<&str> = plan.iter().map(|found| found.record.key.as_str()).collect();
+            println!(
+                "{:#}",
+                json!({ "removed": !self.dry_run, "checkpoints": keys, "bytes": freed })
+            );
+        } else {
+            let verb = if self.dry_run { "would free" } else { "freed" };
+            println!("{} checkpoints, {verb} {}", plan.len(), mib(freed));
+        }
+        Ok(())
+    }
+}
+
+fn mib(bytes: u64) -> String {
+    ByteSize::mib(bytes.div_ceil(1 << 20)).to_string()
+}
+
+/// Opening the home swept what dead builds left, so what is there belongs to living ones.
+fn builds_run(home: &crate::home::Home) -> Result<bool, Failure> {
+    Ok(std::fs::read_dir(home.root().join("runs"))?.next().is_some())
 }

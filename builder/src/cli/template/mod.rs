@@ -94,6 +94,20 @@ pub struct ResolvedBuilds {
 }
 
 impl TemplateArgs {
+    /// A template as it is by itself.
+    fn plain(template: &Path) -> Self {
+        Self {
+            template: template.to_owned(),
+            vars: Vec::new(),
+            var_files: Vec::new(),
+            profiles: Vec::new(),
+            only: Vec::new(),
+            except: Vec::new(),
+            layers_dirs: Vec::new(),
+            locked: false,
+        }
+    }
+
     fn options(&self) -> ResolveOptions {
         ResolveOptions {
             given: Given {

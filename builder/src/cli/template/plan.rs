@@ -3,7 +3,7 @@
 use super::TemplateArgs;
 use crate::checkpoint::{Checkpoints, Index};
 use crate::cli::{Context, Failure};
-use crate::plan::{Decision, Plan, PlanOptions, plan};
+use crate::plan::{Build, Decision, Plan, PlanOptions, plan};
 use clap::Args;
 use std::fmt::Write;
 
@@ -30,7 +30,11 @@ impl PlanArgs {
             println!("{:#}", serde_json::json!({ "plans": plans }));
             return Ok(());
         }
-        let shown: Vec<String> = plans.iter().map(show).collect();
+        let shown: Vec<String> = plans
+            .iter()
+            .zip(&resolved.builds)
+            .map(|(plan, build)| format!("{}{}", show(plan), then(build)))
+            .collect();
         print!("{}", shown.join("\n"));
         Ok(())
     }
@@ -64,6 +68,22 @@ fn show(plan: &Plan) -> String {
         (_, None) => writeln!(out, "{count} of {} layers run", plan.steps.len()),
     };
     out
+}
+
+/// What comes after the layers.
+fn then(build: &Build) -> String {
+    let spec = &build.spec;
+    let tests = match spec.tests.len() {
+        0 => "no test".to_owned(),
+        1 => "1 test".to_owned(),
+        count => format!("{count} tests"),
+    };
+    let publish = spec.publish_image().map_or(String::new(), |image| {
+        let channel = spec.publish.as_ref().and_then(|publish| publish.channel.as_deref());
+        let channel = channel.map_or(String::new(), |channel| format!(" to {channel}"));
+        format!(", publish {image}{channel}")
+    });
+    format!("then generalize, capture ({}), {tests}{publish}\n", spec.capture.compress)
 }
 
 fn seconds(seconds: f64) -> String {

@@ -313,9 +313,36 @@ impl ContentHash for Provisioner {
     }
 }
 
+/// Environment variables have names that every shell takes, and none of gilt's own.
+fn check_env(action: &Action, node: &Node, cx: &mut Cx) {
+    let inner =
+        node.as_map().and_then(|map| map.get(action.key())).and_then(|entry| entry.node.as_map());
+    let Some(env) = inner.and_then(|map| map.get("env")).and_then(|entry| entry.node.as_map())
+    else {
+        return;
+    };
+    for entry in &env.entries {
+        let name = &entry.key;
+        let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+        if !name.starts_with(letter) || !name.chars().all(|c| letter(c) || c.is_ascii_digit()) {
+            cx.error_hint(
+                entry.key_span,
+                format!("`{name}` cannot be the name of an environment variable"),
+                "letters, digits and `_`, not beginning with a digit",
+            );
+        } else if name.starts_with("GILT_") {
+            cx.error(
+                entry.key_span,
+                format!("`{name}`: names that begin with GILT_ are gilt's own"),
+            );
+        }
+    }
+}
+
 impl Field for Provisioner {
     fn decode(node: &Node, cx: &mut Cx) -> Option<Self> {
         let ProvisionerFields { action, name } = ProvisionerFields::decode(node, cx)?;
+        check_env(&action, node, cx);
         let title = name.unwrap_or_else(|| action.title());
         Some(Self { action, title, location: cx.sources.location(node.span) })
     }

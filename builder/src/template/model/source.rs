@@ -3,8 +3,8 @@
 use super::{FileRef, Folder, Medium, WindowsSetup};
 use crate::template::cx::Cx;
 use crate::template::fields::{fields, one_key};
-use crate::template::node::Node;
-use crate::template::text::Text;
+use crate::template::node::{Node, Value};
+use crate::template::text::{RuntimeValues, Text};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -46,6 +46,11 @@ fields! {
 
 fn check_source(source: &Source, node: &Node, cx: &mut Cx) {
     let Some(map) = node.as_map() else { return };
+    if let Some(Value::List(items)) = map.get("boot_command").map(|entry| &entry.node.value) {
+        for item in items {
+            check_keys(item, cx);
+        }
+    }
     if !source.boot_command.is_empty()
         && !source.boot_steps.is_empty()
         && let Some(entry) = map.get("boot_command")
@@ -87,7 +92,7 @@ fields! {
     pub struct BootStep = "boot step", check check_boot_step {
         /// What the step is for; shown while it runs.
         run description: Option<String> = None,
-        /// Wait until the serial line has shown this text.
+        /// Wait until the serial line has shown this text, or `/…/`, a regular expression.
         run wait_serial: Option<Text> = None,
         /// Wait until the screen shows this: `hash:…` of a screenshot, or `still` for no change.
         run wait_screen: Option<Text> = None,
@@ -100,7 +105,64 @@ fields! {
     }
 }
 
+/// Values of the right form, to check texts that hold places for them.
+fn sample() -> RuntimeValues {
+    RuntimeValues {
+        ssh_public_key: "ssh-ed25519 AAAA gilt".into(),
+        http: "http://10.0.2.2:8000".into(),
+        name: "image".into(),
+        id: "id".into(),
+        username: "user".into(),
+        password: "password".into(),
+    }
+}
+
+/// The keys can be typed: each token is known, each character is on the keyboard.
+fn check_keys(node: &Node, cx: &mut Cx) {
+    let Value::Scalar(scalar) = &node.value else { return };
+    let text = scalar.text.expand(&sample());
+    let Err(error) = gilt_vm::boot_command::parse(&text) else { return };
+    if scalar.text.is_sensitive() {
+        cx.error(node.span, "these keys hold a sensitive value and cannot be typed");
+        return;
+    }
+    let at = match &error {
+        gilt_vm::Error::BootCommand { at, .. } => {
+            let rest = text.get(*at..).unwrap_or_default();
+            let end = rest.find('>').map_or(1, |end| end + 1);
+            cx.sources.find_within(node.span, rest.get(..end).unwrap_or(rest))
+        }
+        _ => node.span,
+    };
+    cx.error_hint(
+        at,
+        format!("these keys cannot be typed: {error}"),
+        "see `boot_command` in docs/template-reference.md",
+    );
+}
+
 fn check_boot_step(step: &BootStep, node: &Node, cx: &mut Cx) {
+    let at = |key: &str| node.as_map().and_then(|map| map.get(key)).map(|entry| &entry.node);
+    if let Some(keys) = at("keys") {
+        check_keys(keys, cx);
+    }
+    if let (Some(node), Some(text)) = (at("wait_serial"), &step.wait_serial)
+        && let Err(error) = gilt_vm::serial::SerialPattern::parse(&text.expand(&sample()))
+    {
+        cx.error(node.span, error.to_string());
+    }
+    if let (Some(node), Some(text)) = (at("wait_screen"), &step.wait_screen) {
+        let text = text.expand(&sample());
+        let hash = text.strip_prefix("hash:");
+        let good = hash.is_some_and(|hash| hash.parse::<gilt_vm::screen::ScreenHash>().is_ok());
+        if text != "still" && !good {
+            cx.error_hint(
+                node.span,
+                format!("`{text}` is nothing a screen can be waited for"),
+                "`still`, or `hash:` with the 16 digits of a screenshot",
+            );
+        }
+    }
     let waits = [step.wait_serial.is_some(), step.wait_screen.is_some(), step.wait.is_some()];
     match waits.iter().filter(|given| **given).count() {
         0 if step.keys.is_empty() => {
