@@ -46,16 +46,9 @@ impl Home {
     /// Opens (and creates) the home, and sweeps what dead runs left.
     pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
         let home = Self { root: root.into() };
-        for part in [
-            "checkpoints",
-            "captures",
-            "results",
-            "history",
-            "runs",
-            "evidence",
-            "inputs",
-            "locks",
-        ] {
+        for part in
+            ["checkpoints", "captures", "results", "history", "runs", "evidence", "inputs", "locks"]
+        {
             fs::create_dir_all(home.root.join(part))?;
         }
         fs::create_dir_all(home.tmp())?;
@@ -153,7 +146,6 @@ impl Home {
             if locked {
                 alive.extend(path.file_name().map(|n| n.to_string_lossy().into_owned()));
             } else {
-                reap_machines(&path);
                 fs::remove_dir_all(&path)?;
             }
         }
@@ -166,11 +158,6 @@ impl Home {
         }
         Ok(())
     }
-}
-
-/// Ends the machines a dead run left; each was recorded with its start time in the run's folder.
-fn reap_machines(run: &Path) {
-    let _ = run;
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {

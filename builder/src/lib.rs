@@ -7,14 +7,13 @@ pub mod content_hash;
 pub mod event;
 pub mod evidence;
 pub mod home;
+pub mod image_store;
 pub mod layer;
 pub mod lock;
 pub mod pipeline;
 pub mod plan;
 pub mod stage;
-pub mod store_place;
 pub mod template;
-pub mod wim_parts;
 
 /// Now, as gilt writes times: RFC 3339 with seconds, UTC.
 pub fn now() -> String {

@@ -47,6 +47,7 @@ mod retention;
 mod seen;
 mod serve;
 mod store;
+mod verify;
 mod withdraw;
 
 pub use channel::{Action, Assignment, GateResult, MoveRequest, PromoteRequest, Resolved};
@@ -73,4 +74,5 @@ pub use query::{Diff, Difference, Event, ImageRow, VersionDetail, VersionRow, Wh
 pub use recipe::{Kind, Opaque, ResourceInfo, Segment, Segments, TableLayout};
 pub use retention::{Considered, RetentionPlan};
 pub use store::{Clock, OpenOptions, Store};
+pub use verify::{VersionVerified, verify_file};
 pub use withdraw::{ChannelMove, RevokeRequest, Revoked};

@@ -215,6 +215,7 @@ impl Log<'_> {
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "made once per append, never kept")]
 pub(crate) enum Appended<T, R> {
     New(Checked<T>),
     Already(R),

@@ -12,8 +12,8 @@
 //! **Invariant:** a machine ends with the value that stands for it, and with this process.
 
 pub mod boot_command;
-// #[cfg(feature = "testing")]
-// pub mod conformance;
+#[cfg(feature = "testing")]
+pub mod conformance;
 #[cfg_attr(not(feature = "testing"), allow(dead_code))]
 mod cpio;
 mod driver;

@@ -205,9 +205,9 @@ fn shared_libraries(program: &Path) -> Result<Vec<PathBuf>, String> {
 
 fn init_script(load_modules: &str, ssh: bool) -> String {
     let services = if ssh {
-        "ip link set lo up\nip addr add 10.0.2.15/24 dev eth0\nip link set eth0 up\n\
+        "ip link set lo up\n[ -e /sys/class/net/eth0 ] && {\nip addr add 10.0.2.15/24 dev eth0\nip link set eth0 up\n\
          ip route add default via 10.0.2.2\n\
-         /usr/sbin/dropbear -E -s -p 22 >/dev/ttyS0 2>&1\n"
+         /usr/sbin/dropbear -E -s -p 22 >/dev/null 2>&1\n}\n"
     } else {
         ""
     };
@@ -221,6 +221,8 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/pts
 mount -t devpts pts /dev/pts
 mount -t tmpfs tmp /tmp
+# Words go to the serial line wherever the kernel has its console.
+exec </dev/ttyS0 >/dev/ttyS0 2>&1
 {load_modules}
 hostname tiny
 case "$(cat /proc/cmdline)" in
@@ -232,15 +234,15 @@ case "$(cat /proc/cmdline)" in
 esac
 {services}
 # The power button, as systemd's logind would heed it.
-(
-  for event in /dev/input/event*; do
-    name=$(cat /sys/class/input/${{event##*/}}/device/name)
-    [ "$name" = "Power Button" ] && dd if=$event of=/tmp/button bs=24 count=1 2>/dev/null \
-      && echo "power button pressed" && sync && poweroff -f
-  done
-) &
+for event in /dev/input/event*; do
+  name=$(cat /sys/class/input/${{event##*/}}/device/name)
+  [ "$name" = "Power Button" ] && exec 3<$event
+done
+# Open before the guest says that it is ready: no press is lost.
+(dd bs=24 count=1 <&3 >/dev/null 2>&1 && echo "power button pressed" && sync && poweroff -f) &
 case "$(cat /proc/cmdline)" in
 *do=echo*)
+  echo "what a screen shows" >/dev/tty1
   echo "{READY}"
   # What is typed on the keyboard is said on the serial line.
   while read -r line < /dev/tty1; do echo "typed: $line"; done ;;

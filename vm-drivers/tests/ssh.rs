@@ -129,8 +129,10 @@ async fn commands_files_and_reboot() {
     let error = Ssh::connect(&stranger, &*vm, BOOT).await.unwrap_err();
     assert!(error.to_string().contains("refuses the login of root"), "{error}");
     let before = boot_id(&ssh).await.unwrap();
+    let begun = Instant::now();
     let reboot = "(sleep 0.2; reboot -f) &";
     let ssh = restart(Box::new(ssh), &login, &*vm, reboot, BOOT).await.unwrap();
+    eprintln!("booted anew in {:?}", begun.elapsed());
     assert_ne!(boot_id(&*ssh).await.unwrap(), before);
     assert!(login.host_key.fingerprint().unwrap().starts_with("SHA256:"));
 

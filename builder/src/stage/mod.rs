@@ -62,6 +62,8 @@ pub struct Options {
     pub on_error: OnError,
     /// Worker threads for imaging.
     pub threads: usize,
+    /// Port of 127.0.0.1 that leads to the guest's SSH; a free one where not given.
+    pub ssh_port: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -2,13 +2,21 @@
 
 use crate::error::{CaptureError, Result};
 use crate::exclude::{ExcludeRules, Excluded};
+use crate::index::{self, Index, Known, WithKnown, index_path};
 use crate::inventory::{Inventory, inventory};
 use crate::lookup::TreeView;
-use crate::partition::{PartitionChoice, find_volume};
+use crate::partition::{FoundVolume, PartitionChoice, find_volume};
 use crate::volume::FileSystem;
-use gilt_disk::{OpenOptions, open_with};
-use gilt_wim::{ImageInfo, ImageSource, Progress, WriteOptions, Written, create};
+use crate::windows::image_properties;
+use gilt_disk::{Disk, OpenOptions, open_with};
+use gilt_ntfs::SpecialPolicy;
+use gilt_wim::tree::{ContentSource, Sha1, Tree};
+use gilt_wim::{ImageInfo, ImageSource, Progress, Wim, WriteOptions, Written, create};
+use std::collections::HashSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub struct CaptureRequest<'a> {
     /// An image of any format we read, of a machine that is off.
@@ -25,6 +33,36 @@ pub struct CaptureRequest<'a> {
     pub progress: &'a dyn Progress,
 }
 
+impl<'a> CaptureRequest<'a> {
+    /// A full capture with the usual exclusions.
+    pub fn new(disk: &'a Path, out: &'a Path, name: &str, progress: &'a dyn Progress) -> Self {
+        Self {
+            disk,
+            open: OpenOptions::default(),
+            partition: PartitionChoice::Auto,
+            exclude: None,
+            out,
+            info: ImageInfo::named(name),
+            write: WriteOptions::default(),
+            progress,
+        }
+    }
+}
+
+/// What a capture may take from an earlier one and leave for a later one; and what it does with files
+/// whose contents are not on the volume.
+#[derive(Clone, Debug, Default)]
+pub struct CaptureOptions {
+    /// An earlier capture of a disk that this one is built over. Its index, which lies beside it, tells
+    /// what need not be read; its resources are copied.
+    pub previous: Option<PathBuf>,
+    /// Write an index beside the WIM for the next capture.
+    pub write_index: bool,
+    /// Read everything all the same, and fail when the index was wrong.
+    pub verify_incremental: bool,
+    pub specials: SpecialPolicy,
+}
+
 /// What was captured.
 #[derive(Clone, Debug)]
 pub struct Captured {
@@ -34,48 +72,205 @@ pub struct Captured {
     pub partition: u32,
     pub file_system: FileSystem,
     pub label: String,
+    /// Of a Linux.
     pub inventory: Option<Inventory>,
     pub excluded: Excluded,
+    pub incremental: Incremental,
+    /// The index for the next capture, where one was written.
+    pub index: Option<PathBuf>,
+}
+
+/// What an earlier capture spared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incremental {
+    NotAsked,
+    /// The index did not fit; everything was read.
+    Ignored {
+        reason: String,
+    },
+    Used {
+        /// Bytes of files that were not read.
+        known_bytes: u64,
+        /// Bytes of the volume written since.
+        changed_bytes: u64,
+        /// Files read again to prove the index, all found right.
+        verified_files: usize,
+    },
 }
 
 /// Captures the file system of a powered-off machine into a new WIM of one image.
 pub fn capture(request: &CaptureRequest<'_>) -> Result<Captured> {
+    capture_with(request, &CaptureOptions::default())
+}
+
+pub fn capture_with(request: &CaptureRequest<'_>, options: &CaptureOptions) -> Result<Captured> {
     let disk = open_with(request.disk, &request.open)?;
-    let found = find_volume(&disk, request.partition)?;
+    let mut found = find_volume(&disk, request.partition)?;
     let file_system = found.reader.file_system();
     let default_rules;
     let rules = match &request.exclude {
         Some(rules) => rules,
         None => {
-            default_rules = match file_system {
-                FileSystem::Ext4 => ExcludeRules::linux_default(),
-            };
+            default_rules = ExcludeRules::usual_for(file_system);
             &default_rules
         }
     };
     let ignores_case = file_system.ignores_case();
-    let (tree, excluded) = rules.apply(found.tree, ignores_case);
+    let whole = std::mem::take(&mut found.tree);
+    let (tree, excluded) = rules.apply(&whole, ignores_case, &HashSet::new());
+    let left_out = found.reader.judge_specials(options.specials, &|id| excluded.keeps(id))?;
+    let (tree, excluded) = match left_out.is_empty() {
+        true => (tree, excluded),
+        false => rules.apply(&whole, ignores_case, &left_out.into_iter().collect()),
+    };
+    drop(whole);
     let contents = found.reader.contents();
-    let inventory = inventory(TreeView { tree: &tree, contents, ignores_case })?;
-    let info = request.info.clone();
-    let image = ImageSource { tree: &tree, contents, info: info.clone() };
+    let view = TreeView { tree: &tree, contents, ignores_case };
+    let inventory = inventory(view)?;
+    let mut info = request.info.clone();
+    if file_system == FileSystem::Ntfs {
+        describe_windows(view, &mut info)?;
+    }
+
+    let mut write = request.write.clone();
+    let (known, mut incremental) =
+        known_contents(request, options, &disk, &found, &tree, &mut write)?;
+    let mixed = WithKnown { contents, known: &known };
+    if options.verify_incremental && matches!(incremental, Incremental::Used { .. }) {
+        let files = verify_known(contents, &known, write.threads, request.progress)?;
+        if let Incremental::Used { verified_files, .. } = &mut incremental {
+            *verified_files = files;
+        }
+    }
+    let image = ImageSource { tree: &tree, contents: &mixed, info: info.clone() };
     // The WIM gets its name only when the source is proved to have been one state of the disk.
     let partial = Partial::beside(request.out);
-    let written = create(&partial.0, &[image], &request.write, request.progress)?;
+    let written = create(&partial.0, &[image], &write, request.progress)?;
     if let Some(path) = disk.changed_file()? {
         return Err(CaptureError::Changed { path });
     }
+    // A snapshot inside an image shares its file with what came after it: no layers to compare.
+    let with_index = options.write_index && request.open.snapshot.is_none();
+    let index = index_path(request.out);
+    // An older index of that name is not this WIM's.
+    let _ = std::fs::remove_file(&index);
+    let new = Wim::open(&partial.0)?;
     partial.publish(request.out)?;
+    if with_index {
+        index::write(&index, &disk, &found, &tree, &new)?;
+    }
     Ok(Captured {
         wim: request.out.to_owned(),
         written,
-        info,
+        info: new.images().into_iter().next().unwrap_or(info),
         partition: found.number,
         file_system,
         label: found.reader.label(),
         inventory,
         excluded,
+        incremental,
+        index: with_index.then_some(index),
     })
+}
+
+/// Fills what deployment tools read, from the offline hives; what the request says stays.
+fn describe_windows(view: TreeView<'_>, info: &mut ImageInfo) -> Result<()> {
+    let Some(properties) = image_properties(view)? else { return Ok(()) };
+    info.set_windows(&properties.windows);
+    let set = |info: &mut ImageInfo, name: &str, value: &Option<String>| {
+        if let Some(value) = value.as_ref().filter(|_| info.xml.text_at(name).is_none()) {
+            info.xml.set(name, value);
+        }
+    };
+    set(info, "FLAGS", &properties.flags);
+    set(info, "DISPLAYNAME", &properties.display_name);
+    set(info, "DISPLAYDESCRIPTION", &properties.display_name);
+    Ok(())
+}
+
+/// What the index of an earlier capture knows; its WIM becomes a lender.
+fn known_contents(
+    request: &CaptureRequest<'_>,
+    options: &CaptureOptions,
+    disk: &Disk,
+    found: &FoundVolume,
+    tree: &Tree,
+    write: &mut WriteOptions,
+) -> Result<(Known, Incremental)> {
+    let Some(previous) = &options.previous else {
+        return Ok((Known::default(), Incremental::NotAsked));
+    };
+    let wim = Wim::open(previous)?;
+    let fitted = match request.open.snapshot {
+        Some(_) => Err("a snapshot inside an image cannot be compared by layers".into()),
+        None => {
+            Index::read(&index_path(previous)).and_then(|index| index.fit(disk, found, tree, &wim))
+        }
+    };
+    write.lenders.push(wim);
+    Ok(match fitted {
+        Ok(known) => {
+            let used = Incremental::Used {
+                known_bytes: known.known_bytes,
+                changed_bytes: known.changed_bytes,
+                verified_files: 0,
+            };
+            (known, used)
+        }
+        Err(reason) => (Known::default(), Incremental::Ignored { reason }),
+    })
+}
+
+/// Reads every known content and compares its hash; returns how many.
+fn verify_known(
+    contents: &dyn ContentSource,
+    known: &Known,
+    threads: usize,
+    progress: &dyn Progress,
+) -> Result<usize> {
+    let mut list: Vec<_> = known.sha1s.iter().collect();
+    list.sort_by_key(|(id, _)| (contents.position(**id), **id));
+    let next = AtomicUsize::new(0);
+    let wrong: Mutex<Option<CaptureError>> = Mutex::new(None);
+    let fail = |error| {
+        wrong.lock().unwrap_or_else(|poison| poison.into_inner()).get_or_insert(error);
+        next.store(list.len(), Ordering::Relaxed);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, 64) {
+            scope.spawn(|| {
+                while let Some((id, expected)) = list.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if progress.is_cancelled() {
+                        return fail(gilt_wim::Error::Cancelled.into());
+                    }
+                    match contents.open(**id).and_then(sha1_of) {
+                        Ok(got) if got == **expected => {}
+                        Ok(_) => return fail(CaptureError::IndexWrong { content: id.0 }),
+                        Err(source) => {
+                            let path = format!("contents {}", id.0);
+                            return fail(CaptureError::File { path, source });
+                        }
+                    }
+                }
+            });
+        }
+    });
+    match wrong.into_inner().unwrap_or_else(|poison| poison.into_inner()) {
+        Some(error) => Err(error),
+        None => Ok(list.len()),
+    }
+}
+
+fn sha1_of(mut reader: Box<dyn Read + Send + '_>) -> std::io::Result<Sha1> {
+    use sha1::Digest;
+    let mut hash = sha1::Sha1::new();
+    let mut buf = vec![0; 256 << 10];
+    loop {
+        match reader.read(&mut buf)? {
+            0 => return Ok(Sha1(hash.finalize().into())),
+            len => hash.update(&buf[..len]),
+        }
+    }
 }
 
 /// A file that goes away unless it is published.

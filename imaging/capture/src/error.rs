@@ -13,6 +13,12 @@ pub enum CaptureError {
     #[error("ext4: {0}")]
     Ext4(#[from] gilt_ext4::Ext4Error),
 
+    #[error("NTFS: {0}")]
+    Ntfs(#[from] gilt_ntfs::Error),
+
+    #[error(transparent)]
+    Windows(#[from] crate::windows::WindowsError),
+
     #[error(transparent)]
     Wim(#[from] gilt_wim::Error),
 
@@ -35,6 +41,10 @@ pub enum CaptureError {
     /// The disk was written to while it was read; nothing of the result can be trusted.
     #[error("{}: changed while it was captured", path.display())]
     Changed { path: PathBuf },
+
+    /// The proof of an incremental capture failed.
+    #[error("the index of the earlier capture is wrong: contents {content} were changed")]
+    IndexWrong { content: u64 },
 
     #[error("{what}")]
     Layout { what: String },

@@ -10,15 +10,19 @@
 mod capture;
 mod error;
 mod exclude;
+mod index;
 mod inventory;
 mod layout;
 mod lookup;
 mod partition;
 mod volume;
+pub mod windows;
 
-pub use capture::{CaptureRequest, Captured, capture};
+pub use capture::{CaptureOptions, CaptureRequest, Captured, Incremental, capture, capture_with};
 pub use error::{CaptureError, Result};
 pub use exclude::{ExcludeRules, Excluded, ScriptSection};
+pub use gilt_ntfs::{Elsewhere, Encrypted, SpecialPolicy};
+pub use index::index_path;
 pub use inventory::{Inventory, OperatingSystem, Package, inventory};
 pub use layout::{BootLoader, ExtraFile, LaidOut, LayoutRequest, OutFormat, layout};
 pub use lookup::{Found, TreeView};

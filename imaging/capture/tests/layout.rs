@@ -4,11 +4,10 @@ mod common;
 
 use common::{assert_same, facts, noise, run, stage};
 use gilt_capture::{
-    CaptureError, CaptureRequest, ExcludeRules, ExtraFile, LayoutRequest, OutFormat,
-    PartitionChoice, capture, layout,
+    CaptureError, CaptureRequest, ExcludeRules, ExtraFile, LayoutRequest, OutFormat, capture,
+    layout,
 };
-use gilt_disk::OpenOptions;
-use gilt_wim::{Compression, ImageInfo, WriteOptions};
+use gilt_wim::Compression;
 use std::path::Path;
 
 fn wim(folder: &Path) {
@@ -24,17 +23,11 @@ fn wim(folder: &Path) {
 }
 
 fn recapture(folder: &Path, disk: &str, out: &str) {
-    capture(&CaptureRequest {
-        disk: &folder.join(disk),
-        open: OpenOptions::default(),
-        partition: PartitionChoice::Auto,
-        exclude: Some(ExcludeRules::none()),
-        out: &folder.join(out),
-        info: ImageInfo::named("again"),
-        write: WriteOptions { compression: Compression::None, sync: false, ..Default::default() },
-        progress: &(),
-    })
-    .expect("capture");
+    let (disk, out) = (folder.join(disk), folder.join(out));
+    let mut request = CaptureRequest::new(&disk, &out, "again", &());
+    request.exclude = Some(ExcludeRules::none());
+    request.write.compression = Compression::None;
+    capture(&request).expect("capture");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::layout::{Group, SUPERBLOCK_AT, SUPERBLOCK_BYTES, Superblock, incompat
 use crate::xattr;
 use gilt_disk::BlockRead;
 use gilt_wim::tree::{ContentId, ContentSource};
+use sha1::{Digest, Sha1};
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -120,6 +121,16 @@ impl Ext4Volume {
         self.sb.journal_inode = journal_inode;
         self.groups = self.read_groups()?;
         Ok(())
+    }
+
+    /// Whether the journal holds a newer copy of one of these blocks.
+    fn is_replayed(&self, blocks: &Range<u64>) -> bool {
+        // Whichever is fewer is walked.
+        if (self.overlay.len() as u64) < blocks.end - blocks.start {
+            self.overlay.keys().any(|block| blocks.contains(block))
+        } else {
+            blocks.clone().any(|block| self.overlay.contains_key(&block))
+        }
     }
 
     pub(crate) fn superblock(&self) -> &Superblock {
@@ -252,15 +263,28 @@ impl Ext4Volume {
         Ok(list.iter().map(|m| m.physical * bytes..(m.physical + m.blocks) * bytes).collect())
     }
 
-    /// A number that changes with each change of the file's inode: size, times, generation, map.
-    pub fn file_stamp(&self, id: ContentId) -> io::Result<u64> {
+    /// A digest of all that decides the contents but the blocks themselves: length, where each block
+    /// is, or the bytes where they are in the inode. Equal stamps over blocks that nobody wrote in
+    /// between mean equal contents. `None` where the journal holds newer blocks of the file.
+    pub fn content_stamp(&self, id: ContentId) -> io::Result<Option<[u8; 20]>> {
         let inode = &self.file(id)?.inode;
-        let mut sum = crate::bytes::crc32c_raw(u32::MAX, &inode.block);
-        sum = crate::bytes::crc32c_raw(sum, &inode.size_bytes.to_le_bytes());
-        sum = crate::bytes::crc32c_raw(sum, &inode.modified.0.to_le_bytes());
-        sum = crate::bytes::crc32c_raw(sum, &inode.tail);
-        let times = inode.changed.0 ^ u64::from(inode.generation).rotate_left(40);
-        Ok(times ^ u64::from(sum).rotate_left(17))
+        let mut hash = Sha1::new();
+        hash.update(inode.size_bytes.to_le_bytes());
+        if inode.has(flag::INLINE_DATA) {
+            hash.update(self.inline_data(inode)?);
+            return Ok(Some(hash.finalize().into()));
+        }
+        hash.update(self.sb.block_bytes.to_le_bytes());
+        for mapping in extents::mappings(self, inode)? {
+            for number in [mapping.logical, mapping.physical, mapping.blocks] {
+                hash.update(number.to_le_bytes());
+            }
+            let blocks = mapping.physical..mapping.physical + mapping.blocks;
+            if self.is_replayed(&blocks) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(hash.finalize().into()))
     }
 }
 

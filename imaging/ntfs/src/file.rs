@@ -404,7 +404,7 @@ fn match_dos_names(names: &mut [FoundName], dos_names: Vec<FoundName>) {
 /// ```text
 /// u32 offset of the next entry, u8 flags, u8 name length, u16 value length, name, NUL, value
 /// ```
-fn ea_list(value: &[u8]) -> Option<Box<[u8]>> {
+pub(crate) fn ea_list(value: &[u8]) -> Option<Box<[u8]>> {
     let mut out: Vec<u8> = Vec::with_capacity(value.len());
     let mut last = None;
     let mut at = 0;

@@ -19,6 +19,8 @@ mod boot;
 mod content;
 mod error;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod link;
 mod mft;
 mod object_id;

@@ -157,7 +157,7 @@ impl Wim {
     fn verify_images(&self, report: &mut Verified) -> Result<()> {
         let mut missing: HashSet<Sha1> = HashSet::new();
         for index in 1..=self.image_count() {
-            let done = self.load_tree(index).map(|(_, contents)| {
+            let done = self.load_outline(index).map(|(_, contents)| {
                 missing.extend(contents.missing());
             });
             keep_fault(done, report)?;

@@ -274,9 +274,23 @@ impl Wim {
 
     /// The tree of image `index` (1-based), and what opens its contents.
     pub fn load_tree(&self, index: u32) -> Result<(Tree, WimContents)> {
+        self.load(index, true)
+    }
+
+    /// The same without the data of reparse points, so no contents are read at all: for listing.
+    /// The reparse points have their tag and no data.
+    pub fn load_outline(&self, index: u32) -> Result<(Tree, WimContents)> {
+        self.load(index, false)
+    }
+
+    fn load(&self, index: u32, reparse_data: bool) -> Result<(Tree, WimContents)> {
         let bytes = self.metadata(index)?;
-        let mut resolver =
-            Resolver { inner: &self.inner, missing: Vec::new(), seen: HashMap::new() };
+        let mut resolver = Resolver {
+            inner: &self.inner,
+            reparse_data,
+            missing: Vec::new(),
+            seen: HashMap::new(),
+        };
         let tree = read_tree(&bytes, &mut resolver)?;
         let missing = resolver.missing;
         Ok((tree, WimContents { inner: self.inner.clone(), missing }))
@@ -522,6 +536,7 @@ fn solid_size(backing: &Backing, resource: &ResourceHeader) -> Result<u64> {
 
 struct Resolver<'a> {
     inner: &'a Inner,
+    reparse_data: bool,
     missing: Vec<Sha1>,
     seen: HashMap<Sha1, ContentId>,
 }
@@ -553,6 +568,11 @@ impl Resolve for Resolver<'_> {
     fn reparse_data(&mut self, sha1: Sha1) -> Result<Box<[u8]>> {
         /// NTFS allows 16 KiB.
         const MAX_REPARSE_BYTES: u64 = 64 * 1024;
+        if !self.reparse_data {
+            // Only to note what is missing.
+            self.content(sha1);
+            return Ok(Box::default());
+        }
         let index = *self.inner.by_sha1.get(&sha1).ok_or(Error::MissingResource { sha1 })?;
         let size = self.inner.blobs[index as usize].size_bytes;
         if size > MAX_REPARSE_BYTES {

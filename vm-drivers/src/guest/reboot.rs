@@ -6,17 +6,18 @@ use tokio::time::Instant;
 
 use super::{Communicator, Connector, GuestCommand, quiet};
 use crate::{
-    driver::Vm,
+    driver::{Vm, VmEvent},
     error::{Error, Result},
 };
 
 /// Linux makes a new one at each boot (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+const RESET_LIMIT: Duration = Duration::from_secs(90);
 const RETRY: Duration = Duration::from_millis(300);
 
 /// The id of the guest's present boot.
 pub async fn boot_id(way_in: &dyn Communicator) -> Result<String> {
-    let command = GuestCommand::new(format!("cat {BOOT_ID}")).limit(Duration::from_secs(60));
+    let command = GuestCommand::new(format!("cat {BOOT_ID}")).limit(Duration::from_secs(20));
     let outcome = way_in.exec(&command, &mut quiet()).await?;
     let id = outcome.stdout_text().trim().to_owned();
     if outcome.succeeded() && id.len() == 36 {
@@ -38,6 +39,7 @@ pub async fn restart(
 ) -> Result<Box<dyn Communicator>> {
     let deadline = Instant::now() + limit;
     let before = boot_id(&*way_in).await?;
+    let mut events = vm.events();
     // The guest may close the connection before the command's status comes; only the new boot
     // tells whether it worked.
     let command = GuestCommand::new(reboot_line).limit(limit.min(Duration::from_secs(60)));
@@ -59,6 +61,14 @@ pub async fn restart(
         return Err(error);
     }
     drop(way_in);
+    // A connection made while the guest goes down is lost without a word. A guest that boots
+    // anew without a reset (kexec) is waited for in vain here, and found below.
+    let reset = async {
+        while !matches!(events.recv().await, Ok(VmEvent::Reset { .. } | VmEvent::Ended(_)) | Err(_))
+        {
+        }
+    };
+    let _ = tokio::time::timeout(limit.min(RESET_LIMIT), reset).await;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let way_in = connector.connect(vm, left).await?;

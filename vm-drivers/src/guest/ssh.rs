@@ -18,8 +18,8 @@ use russh::{
 };
 use tokio::{
     net::TcpStream,
-    sync::{Mutex as AsyncMutex, OnceCell},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    sync::{Mutex as AsyncMutex, OnceCell, broadcast, watch},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -27,16 +27,17 @@ use super::{
     SshKey, Transferred, command::Tail, sftp,
 };
 use crate::{
-    driver::{ExitWatch, Vm},
+    driver::{ExitWatch, Vm, VmEvent},
     error::{Error, Result},
     serial::SerialLog,
 };
 
 /// A new try begins this often while none has been answered.
-const TRY_EVERY: Duration = Duration::from_millis(300);
-/// A user-mode network accepts for a guest that is not there; a try is then silent for ever.
-/// Emulated guests under load take seconds to greet, so patience grows.
-const FIRST_PATIENCE: Duration = Duration::from_secs(3);
+const TRY_EVERY: Duration = Duration::from_millis(250);
+/// A user-mode network accepts for a guest that is not there; such a try is silent for many
+/// seconds even when the guest comes. A guest that is there and busy is silent too. So tries
+/// are short at first and grow longer, and are long at once when the guest has refused one.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const MOST_PATIENCE: Duration = Duration::from_secs(20);
 const TRIES_AT_ONCE: usize = 3;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(60);
@@ -187,6 +188,16 @@ pub struct Ssh {
     sftp: OnceCell<russh_sftp::client::SftpSession>,
     exit: ExitWatch,
     serial: SerialLog,
+    /// Becomes true when the machine was reset: the other end of the connection is gone, and
+    /// nobody will ever say so.
+    reset: watch::Receiver<bool>,
+    reset_task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        self.reset_task.abort();
+    }
 }
 
 impl std::fmt::Debug for Ssh {
@@ -208,21 +219,14 @@ enum Refusal {
 impl Ssh {
     /// Tries until the guest lets us in, `limit` is over or the machine has ended.
     pub async fn connect(target: &SshTarget, vm: &dyn Vm, limit: Duration) -> Result<Ssh> {
-        Self::connect_watched(target, vm.exit_watch(), vm.serial().clone(), limit).await
-    }
-
-    /// As [`Ssh::connect`], for a guest whose machine somebody else holds.
-    pub async fn connect_watched(
-        target: &SshTarget,
-        exit: ExitWatch,
-        serial: SerialLog,
-        limit: Duration,
-    ) -> Result<Ssh> {
+        let (exit, serial) = (vm.exit_watch(), vm.serial().clone());
         let subject = format!("SSH as {} on {}", target.user, target.address);
         let deadline = Instant::now() + limit;
         let mut last_seen = String::from("no connection was tried");
         let mut first_refusal: Option<Instant> = None;
         loop {
+            // From before the login on, so that no reset is missed.
+            let events = vm.events();
             let tried = tokio::select! {
                 biased;
                 tried = try_once(target, &mut last_seen) => tried,
@@ -240,7 +244,10 @@ impl Ssh {
             };
             let pause = match tried {
                 Ok(handle) => {
+                    let (sender, reset) = watch::channel(false);
                     return Ok(Ssh {
+                        reset,
+                        reset_task: tokio::spawn(watch_for_reset(events, sender)),
                         target: target.clone(),
                         handle: AsyncMutex::new(handle),
                         sftp: OnceCell::new(),
@@ -306,6 +313,18 @@ impl Ssh {
     }
 
     async fn guarded<T>(&self, subject: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut reset = self.reset.clone();
+        let work = async {
+            tokio::select! {
+                biased;
+                result = work => result,
+                _ = reset.wait_for(|reset| *reset) => Err(Error::ConnectionLost {
+                    target: self.target(),
+                    during: subject.into(),
+                    reason: "the machine was reset".into(),
+                }),
+            }
+        };
         match self.exit.or_ended(subject, &self.serial, work).await {
             // A connection that breaks because the machine ended is told as that.
             Err(error @ (Error::ConnectionLost { .. } | Error::GuestFile { .. })) => {
@@ -408,6 +427,21 @@ impl Ssh {
             Some(())
         };
         let _ = timeout(KILL_LIMIT, kill).await;
+    }
+}
+
+async fn watch_for_reset(mut events: broadcast::Receiver<VmEvent>, reset: watch::Sender<bool>) {
+    loop {
+        match events.recv().await {
+            Ok(VmEvent::Reset { .. }) => {
+                reset.send_replace(true);
+            }
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => {
+                // The machine's end is told by its own watch; this one stays as it is.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }
 
@@ -548,47 +582,60 @@ async fn try_once(
 /// A connection over which the first bytes of a greeting have come. Runs until there is one.
 async fn greeted_stream(address: SocketAddr, last_seen: &mut String) -> TcpStream {
     let mut tries = FuturesUnordered::new();
-    let mut patience = FIRST_PATIENCE;
-    let mut ticks = interval(TRY_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let begun = Instant::now();
+    let mut guest_refused = false;
+    let mut next_try = begun;
     loop {
         tokio::select! {
+            biased;
             Some(result) = tries.next() => match result {
                 Ok(stream) => return stream,
-                Err((reason, silent)) => {
+                Err(Silence { reason, silent }) => {
                     *last_seen = reason;
-                    if silent {
-                        patience = (patience * 5 / 4).min(MOST_PATIENCE);
-                    }
+                    guest_refused = !silent;
                 }
             },
-            _ = ticks.tick() => {
-                if tries.len() < TRIES_AT_ONCE {
-                    tries.push(await_greeting(address, patience));
-                }
+            () = sleep_until(next_try), if tries.len() < TRIES_AT_ONCE => {
+                let patience = if guest_refused {
+                    MOST_PATIENCE
+                } else {
+                    (begun.elapsed() / 10).clamp(FIRST_PATIENCE, MOST_PATIENCE)
+                };
+                tries.push(await_greeting(address, patience));
+                next_try = Instant::now() + TRY_EVERY.max(patience / 4).min(FIRST_PATIENCE);
             }
         }
     }
 }
 
+/// A try without a greeting.
+struct Silence {
+    reason: String,
+    /// Whether nothing came at all, not even a refusal.
+    silent: bool,
+}
+
 async fn await_greeting(
     address: SocketAddr,
     patience: Duration,
-) -> std::result::Result<TcpStream, (String, bool)> {
+) -> std::result::Result<TcpStream, Silence> {
+    let refused = |reason: String| Silence { reason, silent: false };
     let greeting = async {
         let stream = TcpStream::connect(address)
             .await
-            .map_err(|e| (format!("the port does not accept: {e}"), false))?;
+            .map_err(|e| refused(format!("the port does not accept: {e}")))?;
         let mut first = [0; 4];
         match stream.peek(&mut first).await {
-            Ok(0) => Err(("nothing listens in the guest yet".into(), false)),
+            Ok(0) => Err(refused("nothing listens in the guest yet".into())),
             Ok(_) => Ok(stream),
-            Err(e) => Err((format!("the guest closed before greeting: {e}"), false)),
+            Err(e) => Err(refused(format!("the guest closed before greeting: {e}"))),
         }
     };
     match timeout(patience, greeting).await {
         Ok(result) => result,
-        Err(_) => Err(("the guest does not answer (no greeting)".into(), true)),
+        Err(_) => {
+            Err(Silence { reason: "the guest does not answer (no greeting)".into(), silent: true })
+        }
     }
 }
 
@@ -619,7 +666,7 @@ impl Communicator for Ssh {
 
     fn is_open(&self) -> bool {
         // A lock that is taken belongs to somebody who uses the connection.
-        self.handle.try_lock().map_or(true, |handle| !handle.is_closed())
+        !*self.reset.borrow() && self.handle.try_lock().map_or(true, |handle| !handle.is_closed())
     }
 
     async fn close(&self) {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// KVM boots the tiny guest in about a second; hangs were seen, slow successes never.
-const PROOF_LIMIT: Duration = Duration::from_secs(12);
+pub const PROOF_LIMIT: Duration = Duration::from_secs(6);
 const PROOF_WORDS: &str = "gilt: first process runs";
 
 /// What was chosen, and why, in words for a person.

@@ -86,6 +86,10 @@ impl Qemu {
     async fn program(&self) -> Result<&(PathBuf, String)> {
         self.program
             .get_or_try_init(|| async {
+                // What a killed gilt left behind may hold ports and locks.
+                for left in self.config.registry.reap()? {
+                    tracing::warn!(what = left.what, killed = ?left.killed, "cleaned up a leftover");
+                }
                 let path = which(self.config.qemu.as_os_str()).ok_or_else(|| Error::HostLacks {
                     what: format!("QEMU ({})", self.config.qemu.display()),
                     hint: "on Debian: apt-get install qemu-system-x86 qemu-utils".into(),

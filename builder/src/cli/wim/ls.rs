@@ -25,7 +25,7 @@ impl Ls {
         let wim = self.target.open(&self.references)?;
         let index = self.target.index(&wim)?;
         let (tree, contents) =
-            wim.load_tree(index).map_err(|error| failed(self.target.path.display(), error))?;
+            wim.load_outline(index).map_err(|error| failed(self.target.path.display(), error))?;
         let (start, prefix) = find(&tree, self.path.as_deref().unwrap_or(""))?;
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         match list(&tree, &contents, start, prefix, self.long, context.json, &mut out) {

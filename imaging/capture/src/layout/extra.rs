@@ -46,11 +46,11 @@ impl ContentSource for WithExtra<'_> {
     }
 
     fn position(&self, id: ContentId) -> u64 {
-        if self.extra.get(&id).is_some() { u64::MAX } else { self.image.position(id) }
+        if self.extra.contains_key(&id) { u64::MAX } else { self.image.position(id) }
     }
 
     fn known_sha1(&self, id: ContentId) -> Option<Sha1> {
-        if self.extra.get(&id).is_some() { None } else { self.image.known_sha1(id) }
+        if self.extra.contains_key(&id) { None } else { self.image.known_sha1(id) }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::bits::BitWriter;
 use crate::huffman::{CodeBuilder, canonical_codewords};
-use crate::matching::Window;
+use crate::matching::View;
 
 const MAX_LEN: u32 = 16;
 const MAX_ALIGNED_LEN: u32 = 7;
@@ -159,7 +159,7 @@ impl BlockWriter {
     pub(super) fn write<const B: usize>(
         &mut self,
         writer: &mut BitWriter<'_>,
-        window: &Window<B>,
+        window: View<'_, B>,
         start: usize,
         bytes: usize,
         sequences: &[Sequence],
@@ -210,7 +210,7 @@ impl BlockWriter {
     fn write_items<const B: usize, const ALIGNED: bool>(
         &self,
         writer: &mut BitWriter<'_>,
-        window: &Window<B>,
+        window: View<'_, B>,
         start: usize,
         sequences: &[Sequence],
     ) {

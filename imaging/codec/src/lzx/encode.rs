@@ -2,6 +2,7 @@
 
 use super::block::{BlockWriter, Counts, Sequence, max_offset};
 use super::optimal::{self, Finder, Parser, Plan};
+use super::split::Pieces;
 use super::{LITERALS, calls, lazy, slot_count};
 use crate::Level;
 use crate::bits::BitWriter;
@@ -48,6 +49,7 @@ pub(super) struct Shared<const B: usize> {
     pub(super) window: Window<B>,
     pub(super) sequences: Vec<Sequence>,
     pub(super) counts: Counts,
+    pub(super) pieces: Pieces,
     pub(super) blocks: BlockWriter,
 }
 
@@ -73,6 +75,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Core<P, B, SLOTS> {
                 window: Window::new(),
                 sequences: Vec::with_capacity(chunk_bytes as usize / 2 + 2),
                 counts: Counts::new(),
+                pieces: Pieces::new(),
                 blocks: BlockWriter::new(LITERALS + 8 * slots, chunk_bytes > 32 << 10),
             },
         }

@@ -3,11 +3,15 @@
 //! Matches are compared by the bits they save: a literal costs about as much as a byte of a match
 //! saves, an offset costs its logarithm, a recent offset costs little.
 
-use super::block::Sequence;
+use super::block::{Counts, Sequence};
 use super::encode::Shared;
 use super::{MAX_MATCH, OFFSET_BIAS};
 use crate::bits::BitWriter;
-use crate::matching::{Effort, HashChain, Position, Window};
+use crate::matching::{Chains, Effort, HashChain, Position, View};
+
+/// A segment's sequences are kept until its blocks are known.
+const SEGMENT: usize = 32 << 10;
+const PIECE: usize = 16 << 10;
 
 /// Bits that a byte costs as a literal, about.
 const BYTE: i32 = 6;
@@ -29,24 +33,59 @@ pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
     end: usize,
     writer: &mut BitWriter<'_>,
 ) {
-    let effort = Effort { depth: 32, nice_len: 96 };
-    chain.reset(&core.window);
+    let effort = Effort { depth: 10, nice_len: 64 };
+    chain.reset();
     let mut recent = [1u32; 3];
+    let Shared { window, sequences, pieces, blocks, max_offset, .. } = core;
+    let window = window.view();
     let mut pos = 0;
     while pos < end && !writer.is_full() {
-        let start = pos;
-        core.sequences.clear();
-        core.counts.clear();
-        pos = parse(core, chain, start, end, effort, &mut recent);
-        core.blocks.make_codes(&core.counts);
-        core.blocks.write(writer, &core.window, start, pos - start, &core.sequences, &core.counts);
+        let segment = pos;
+        let segment_end = (segment + SEGMENT).min(end);
+        sequences.clear();
+        pieces.clear();
+        while pos < segment_end {
+            let begin = pos;
+            let before = sequences.len();
+            pieces.add(|counts| {
+                let limits = Limits {
+                    piece_end: (begin + PIECE).min(end),
+                    end,
+                    max_offset: *max_offset,
+                    effort,
+                };
+                pos = parse(window, chain, sequences, counts, &mut recent, begin, limits);
+                (pos - begin, sequences.len() - before)
+            });
+        }
+        pieces.join();
+        let mut start = segment;
+        let mut rest = &sequences[..];
+        for block in pieces.as_slice() {
+            let (these, after) = rest.split_at(block.sequences);
+            rest = after;
+            blocks.make_codes(&block.counts);
+            blocks.write(writer, window, start, block.bytes, these, &block.counts);
+            start += block.bytes;
+        }
     }
+}
+
+/// Where to stop, and how long to search.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// No sequence begins there or later.
+    piece_end: usize,
+    /// The chunk's end.
+    end: usize,
+    max_offset: u32,
+    effort: Effort,
 }
 
 /// The best match at `pos` with a recent offset.
 #[inline(always)]
 fn best_recent<const B: usize>(
-    window: &Window<B>,
+    window: View<'_, B>,
     pos: usize,
     max_len: usize,
     recent: &[u32; 3],
@@ -82,8 +121,8 @@ fn best_recent<const B: usize>(
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "inlined into its three callers")]
 fn look<P: Position, const B: usize, const SLOTS: usize>(
-    window: &Window<B>,
-    chain: &mut HashChain<P, B, SLOTS>,
+    window: View<'_, B>,
+    chain: &mut Chains<'_, P, B, SLOTS>,
     pos: usize,
     end: usize,
     than: u32,
@@ -104,24 +143,26 @@ fn look<P: Position, const B: usize, const SLOTS: usize>(
     best
 }
 
-/// Chooses until the end of a block and answers its end.
+/// Chooses from `start` to the end of a piece or a little further; answers where it came to.
+#[inline(never)]
 fn parse<P: Position, const B: usize, const SLOTS: usize>(
-    core: &mut Shared<B>,
+    window: View<'_, B>,
     chain: &mut HashChain<P, B, SLOTS>,
-    start: usize,
-    end: usize,
-    effort: Effort,
+    sequences: &mut Vec<Sequence>,
+    counts: &mut Counts,
     recent: &mut [u32; 3],
+    start: usize,
+    limits: Limits,
 ) -> usize {
-    let Shared { window, sequences, counts, max_offset, .. } = core;
-    let max_offset = *max_offset;
+    let Limits { piece_end, end, max_offset, effort } = limits;
+    let mut chain = chain.at(window, start);
     let mut pos = start;
     let mut literals = 0u32;
 
-    while pos < end {
+    while pos < piece_end {
         let mut best = look(
             window,
-            chain,
+            &mut chain,
             pos,
             end,
             2,
@@ -136,10 +177,10 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
             continue;
         }
         let mut inserted = pos + 1;
-        while best.len < effort.nice_len && inserted < end {
+        while best.len < 24 && inserted < end {
             let next = look(
                 window,
-                chain,
+                &mut chain,
                 inserted,
                 end,
                 best.len - 1,
@@ -148,19 +189,19 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
                 recent,
             );
             inserted += 1;
-            if next.score > best.score {
+            if next.score > best.score + 2 {
                 counts.literal(window.byte(pos));
                 literals += 1;
                 pos += 1;
                 best = next;
                 continue;
             }
-            if inserted >= end {
+            if inserted >= end || best.len >= 12 {
                 break;
             }
             let next = look(
                 window,
-                chain,
+                &mut chain,
                 inserted,
                 end,
                 best.len,
@@ -169,7 +210,7 @@ fn parse<P: Position, const B: usize, const SLOTS: usize>(
                 recent,
             );
             inserted += 1;
-            if next.score > best.score + 1 {
+            if next.score > best.score + 4 {
                 counts.literal(window.byte(pos));
                 counts.literal(window.byte(pos + 1));
                 literals += 2;

@@ -20,6 +20,7 @@ mod encode;
 mod lazy;
 mod optimal;
 mod prices;
+mod split;
 
 pub(crate) use decode::Decoder;
 pub(crate) use encode::Encoder;

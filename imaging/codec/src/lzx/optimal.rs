@@ -10,14 +10,14 @@
 
 use super::block::{Counts, Sequence, slot_of};
 use super::encode::Shared;
-use super::prices::{BIT, Prices, entropy};
+use super::prices::Prices;
+use super::split::Pieces;
 use super::{LONG_HEADER, MAX_MATCH, MIN_MATCH, OFFSET_BIAS};
 use crate::bits::BitWriter;
-use crate::matching::{Effort, Found, HashChain, Position, Trees, Window, unpack_match};
+use crate::matching::{Effort, Found, HashChain, Position, Trees, View, unpack_match};
 
 const SEGMENT: usize = 32 << 10;
 const PIECE: usize = 4 << 10;
-const PIECES: usize = SEGMENT / PIECE;
 /// Nodes of a segment, its end, and padding to a power of two.
 const NODES: usize = 2 * SEGMENT;
 
@@ -94,14 +94,7 @@ pub(super) struct Parser<P, const B: usize, const SLOTS: usize> {
     nodes: Box<[Node; NODES]>,
     queues: Box<[Queue; NODES]>,
     prices: Prices,
-    pieces: Vec<Piece>,
     path: Vec<Sequence>,
-}
-
-struct Piece {
-    bytes: usize,
-    counts: Counts,
-    bits: u64,
 }
 
 impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
@@ -114,9 +107,6 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
             nodes: crate::matching::boxed_array(0),
             queues: crate::matching::boxed_array(Queue(0)),
             prices: Prices::new(),
-            pieces: (0..PIECES)
-                .map(|_| Piece { bytes: 0, counts: Counts::new(), bits: 0 })
-                .collect(),
             path: Vec::with_capacity(SEGMENT / 2),
         }
     }
@@ -125,7 +115,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
     #[inline(never)]
     fn collect(
         &mut self,
-        window: &Window<B>,
+        window: View<'_, B>,
         start: usize,
         end: usize,
         chunk_end: usize,
@@ -139,6 +129,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
         let mut pos = start;
         match &mut self.finder {
             Finder::Chain(chain) => {
+                let mut chain = chain.at(window, start);
                 let mut carried = Found { len: 0, offset: 0 };
                 while pos < end {
                     // Within a long match a better one is rare.
@@ -200,46 +191,43 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
         }
     }
 
-    /// A quick parse for first counts, piece by piece. Answers how many pieces there are.
+    /// A quick parse for first counts, piece by piece.
     #[inline(never)]
     fn first_counts(
-        &mut self,
-        window: &Window<B>,
+        &self,
+        window: View<'_, B>,
         start: usize,
         end: usize,
         mut recent: [u32; 3],
-    ) -> usize {
+        pieces: &mut Pieces,
+    ) {
         let mut pos = start;
-        let mut count = 0;
+        pieces.clear();
         while pos < end {
-            let piece = &mut self.pieces[count];
-            count += 1;
-            piece.counts.clear();
             let begin = pos;
             let piece_end = (begin + PIECE).min(end);
-            while pos < piece_end {
-                let (len, value) = self.first_match(window, start, pos, end, &recent);
-                if len < 2 {
-                    self.pieces[count - 1].counts.literal(window.byte(pos));
-                    pos += 1;
-                    continue;
+            pieces.add(|counts| {
+                while pos < piece_end {
+                    let (len, value) = self.first_match(window, start, pos, end, &recent);
+                    if len < 2 {
+                        counts.literal(window.byte(pos));
+                        pos += 1;
+                        continue;
+                    }
+                    recent = Queue::new(recent).after(value).offsets();
+                    counts.matched(&Sequence::new(0, len, value));
+                    pos += len as usize;
                 }
-                recent = Queue::new(recent).after(value).offsets();
-                self.pieces[count - 1].counts.matched(&Sequence::new(0, len, value));
-                pos += len as usize;
-            }
-            let piece = &mut self.pieces[count - 1];
-            piece.bytes = pos - begin;
-            piece.bits = bits_of(&piece.counts);
+                (pos - begin, 0)
+            });
         }
-        count
     }
 
     /// A good match at `pos`, or length 0.
     #[inline(always)]
     fn first_match(
         &self,
-        window: &Window<B>,
+        window: View<'_, B>,
         start: usize,
         pos: usize,
         end: usize,
@@ -269,37 +257,11 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
         best
     }
 
-    /// Joins neighbouring pieces where that is cheaper. Answers how many are left.
-    #[inline(never)]
-    fn join_pieces(&mut self, mut count: usize) -> usize {
-        let mut joined = Counts::new();
-        let mut at = 0;
-        while at + 1 < count {
-            let (a, b) = (&self.pieces[at], &self.pieces[at + 1]);
-            joined.clone_from(&a.counts);
-            joined.add(&b.counts);
-            let bits = bits_of(&joined);
-            if bits <= a.bits + b.bits {
-                let bytes = b.bytes;
-                let piece = &mut self.pieces[at];
-                piece.bytes += bytes;
-                piece.bits = bits;
-                piece.counts.clone_from(&joined);
-                self.pieces[at + 1..count].rotate_left(1);
-                count -= 1;
-                at = at.saturating_sub(1);
-            } else {
-                at += 1;
-            }
-        }
-        count
-    }
-
     /// Finds the cheapest way from `start`, `bytes` far, and leaves it in `self.path`.
     #[inline(never)]
     fn cheapest_path(
         &mut self,
-        window: &Window<B>,
+        window: View<'_, B>,
         segment: usize,
         start: usize,
         bytes: usize,
@@ -461,14 +423,6 @@ const TOO_LONG: [[u64; 7]; 16] = {
     table
 };
 
-/// Bits of a block of `counts`, with its codes.
-fn bits_of(counts: &Counts) -> u64 {
-    let (main, main_used) = entropy(&counts.main);
-    let (length, length_used) = entropy(&counts.length);
-    // A used symbol takes some bits in the lists of lengths.
-    main + length + u64::from(BIT) * (120 + 4 * u64::from(main_used + length_used))
-}
-
 pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
     core: &mut Shared<B>,
     parser: &mut Parser<P, B, SLOTS>,
@@ -476,21 +430,21 @@ pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
     writer: &mut BitWriter<'_>,
 ) {
     match &mut parser.finder {
-        Finder::Chain(chain) => chain.reset(&core.window),
+        Finder::Chain(chain) => chain.reset(),
         Finder::Trees(trees) => trees.reset(),
     }
     let mut recent = [1u32; 3];
     let mut segment = 0;
-    let window = &core.window;
+    let window = core.window.view();
     while segment < end && !writer.is_full() {
         let segment_end = (segment + SEGMENT).min(end);
         parser.collect(window, segment, segment_end, end, core.max_offset);
-        let pieces = parser.first_counts(window, segment, segment_end, recent);
-        let blocks = parser.join_pieces(pieces);
+        parser.first_counts(window, segment, segment_end, recent, &mut core.pieces);
+        core.pieces.join();
         let mut start = segment;
-        for block in 0..blocks {
-            let bytes = parser.pieces[block].bytes;
-            core.counts.clone_from(&parser.pieces[block].counts);
+        for block in core.pieces.as_slice() {
+            let bytes = block.bytes;
+            core.counts.clone_from(&block.counts);
             let mut after = recent;
             for _ in 0..parser.plan.rounds {
                 parser.prices.set(&core.counts, core.slots);

@@ -1,7 +1,7 @@
 //! Hash chains: for every position the one before it with the same hash of four bytes, and a table
 //! of the last position with the same hash of three.
 
-use super::{Effort, Found, Position, Window, boxed_array, pack_match};
+use super::{Effort, Found, Position, View, boxed_array, pack_match};
 
 /// Match finder for chunks of up to `B / 2` bytes, `1 << BITS` chains.
 pub(crate) struct HashChain<P, const B: usize, const SLOTS: usize> {
@@ -9,6 +9,14 @@ pub(crate) struct HashChain<P, const B: usize, const SLOTS: usize> {
     head3: Box<[P; SLOTS3]>,
     head4: Box<[P; SLOTS]>,
     next: Box<[P; B]>,
+}
+
+/// The tables of a [`HashChain`] by direct references, for one chunk or part of it.
+pub(crate) struct Chains<'a, P, const B: usize, const SLOTS: usize> {
+    head2: &'a mut [P; SLOTS2],
+    head3: &'a mut [P; SLOTS3],
+    head4: &'a mut [P; SLOTS],
+    next: &'a mut [P; B],
     /// Hashes of the position to be inserted next, computed one position ahead so that the
     /// tables' lines are on their way.
     hash3: usize,
@@ -28,21 +36,35 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
             head3: boxed_array(P::NONE),
             head4: boxed_array(P::NONE),
             next: boxed_array(P::NONE),
-            hash3: 0,
-            hash4: 0,
         }
     }
 
     /// Forgets everything, for a new chunk.
-    pub(crate) fn reset(&mut self, window: &Window<B>) {
+    pub(crate) fn reset(&mut self) {
         self.head2.fill(P::NONE);
         self.head3.fill(P::NONE);
         self.head4.fill(P::NONE);
-        self.hash_ahead(window, 0);
     }
 
+    /// The tables, to go on at `pos`.
     #[inline(always)]
-    fn hash_ahead(&mut self, window: &Window<B>, pos: usize) {
+    pub(crate) fn at(&mut self, window: View<'_, B>, pos: usize) -> Chains<'_, P, B, SLOTS> {
+        let mut chains = Chains {
+            head2: &mut self.head2,
+            head3: &mut self.head3,
+            head4: &mut self.head4,
+            next: &mut self.next,
+            hash3: 0,
+            hash4: 0,
+        };
+        chains.hash_ahead(window, pos);
+        chains
+    }
+}
+
+impl<P: Position, const B: usize, const SLOTS: usize> Chains<'_, P, B, SLOTS> {
+    #[inline(always)]
+    fn hash_ahead(&mut self, window: View<'_, B>, pos: usize) {
         let bytes = window.u32(pos);
         self.hash3 = ((bytes & 0xff_ffff).wrapping_mul(0x1e35_a7bd) >> (32 - BITS3)) as usize;
         self.hash4 = (bytes.wrapping_mul(0x9e37_79b1) >> (32 - SLOTS.trailing_zeros())) as usize;
@@ -50,19 +72,19 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
 
     /// Inserts `pos`, of which at least five bytes are left, and answers what the tables held.
     #[inline(always)]
-    fn insert(&mut self, window: &Window<B>, pos: usize) -> (P, P) {
+    fn insert(&mut self, window: View<'_, B>, pos: usize) -> (P, P) {
         let (h3, h4) = (self.hash3 & (SLOTS3 - 1), self.hash4 & (SLOTS - 1));
         let (near3, near4) = (self.head3[h3], self.head4[h4]);
         self.head3[h3] = P::new(pos);
         self.head4[h4] = P::new(pos);
-        self.next[pos & Window::<B>::MASK] = near4;
+        self.next[pos & View::<B>::MASK] = near4;
         self.hash_ahead(window, pos + 1);
         (near3, near4)
     }
 
     /// Inserts the `count` positions from `pos` on, as far as the data (`end`) allows.
     #[inline(always)]
-    pub(crate) fn skip(&mut self, window: &Window<B>, pos: usize, count: usize, end: usize) {
+    pub(crate) fn skip(&mut self, window: View<'_, B>, pos: usize, count: usize, end: usize) {
         let last = (pos + count).min(end.saturating_sub(4));
         for at in pos..last {
             self.insert(window, at);
@@ -74,7 +96,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
     #[inline(always)]
     pub(crate) fn longest(
         &mut self,
-        window: &Window<B>,
+        window: View<'_, B>,
         pos: usize,
         end: usize,
         best_len: u32,
@@ -127,7 +149,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
             if depth == 0 {
                 break;
             }
-            candidate = self.next[at & Window::<B>::MASK];
+            candidate = self.next[at & View::<B>::MASK];
         }
         best
     }
@@ -139,7 +161,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
     #[expect(clippy::too_many_arguments, reason = "inlined into its one caller")]
     pub(crate) fn collect(
         &mut self,
-        window: &Window<B>,
+        window: View<'_, B>,
         pos: usize,
         end: usize,
         max_len: u32,
@@ -197,7 +219,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> HashChain<P, B, SLOTS> {
             if depth == 0 {
                 break;
             }
-            candidate = self.next[at & Window::<B>::MASK];
+            candidate = self.next[at & View::<B>::MASK];
         }
         if carried.len > best.len {
             best = carried;

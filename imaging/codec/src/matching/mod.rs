@@ -7,7 +7,7 @@
 mod chain;
 mod tree;
 
-pub(crate) use chain::HashChain;
+pub(crate) use chain::{Chains, HashChain};
 pub(crate) use tree::Trees;
 
 /// How long to search.
@@ -75,8 +75,6 @@ pub(crate) struct Window<const B: usize> {
 }
 
 impl<const B: usize> Window<B> {
-    pub(crate) const MASK: usize = B / 2 - 1;
-
     pub(crate) fn new() -> Self {
         const { assert!(B.is_power_of_two() && B >= 4096) };
         Window { bytes: boxed_array(0) }
@@ -95,20 +93,34 @@ impl<const B: usize> Window<B> {
         &mut self.bytes[..len]
     }
 
+    pub(crate) fn view(&self) -> View<'_, B> {
+        View { bytes: &self.bytes }
+    }
+}
+
+/// A reference to a window's array, held directly: a pointer kept in a register.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a, const B: usize> {
+    bytes: &'a [u8; B],
+}
+
+impl<const B: usize> View<'_, B> {
+    pub(crate) const MASK: usize = B / 2 - 1;
+
     #[inline(always)]
-    pub(crate) fn byte(&self, pos: usize) -> u8 {
+    pub(crate) fn byte(self, pos: usize) -> u8 {
         self.bytes[pos & Self::MASK]
     }
 
     #[inline(always)]
-    pub(crate) fn u32(&self, pos: usize) -> u32 {
+    pub(crate) fn u32(self, pos: usize) -> u32 {
         let pos = pos & Self::MASK;
         let b = &self.bytes[pos..pos + 4];
         u32::from_le_bytes([b[0], b[1], b[2], b[3]])
     }
 
     #[inline(always)]
-    pub(crate) fn u64(&self, pos: usize) -> u64 {
+    pub(crate) fn u64(self, pos: usize) -> u64 {
         let pos = pos & Self::MASK;
         let b = &self.bytes[pos..pos + 8];
         u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
@@ -116,7 +128,7 @@ impl<const B: usize> Window<B> {
 
     /// How many bytes are the same at `a` and `b`, from `known` on, up to `max`.
     #[inline(always)]
-    pub(crate) fn common(&self, a: usize, b: usize, known: usize, max: usize) -> usize {
+    pub(crate) fn common(self, a: usize, b: usize, known: usize, max: usize) -> usize {
         let mut len = known;
         while len < max {
             let differ = self.u64(a + len) ^ self.u64(b + len);

@@ -1,7 +1,7 @@
 //! Binary trees: the earlier positions with the same hash of four bytes, sorted by what follows them.
 //! Walking down to a position's own place meets the longest matches; the position becomes the root.
 
-use super::{Effort, Position, Window, boxed_array, pack_match};
+use super::{Effort, Position, View, boxed_array, pack_match};
 
 const BITS2: u32 = 12;
 const BITS3: u32 = 14;
@@ -42,7 +42,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Trees<P, B, SLOTS> {
     #[inline(always)]
     pub(crate) fn insert<const COLLECT: bool>(
         &mut self,
-        window: &Window<B>,
+        window: View<'_, B>,
         pos: usize,
         end: usize,
         max_len: u32,

@@ -47,7 +47,7 @@ impl Encoder {
             return None;
         }
         self.window.load(input);
-        self.chain.reset(&self.window);
+        self.chain.reset();
         self.sequences.clear();
         self.counts = [0; SYMBOLS];
         match self.level {
@@ -63,15 +63,17 @@ impl Encoder {
 
     /// Chooses literals and matches.
     fn parse(&mut self, end: usize, effort: Effort, twice: bool) {
+        let Encoder { window, chain, counts, sequences, .. } = self;
+        let window = window.view();
+        let mut chain = chain.at(window, 0);
         let max_offset = u32::from(u16::MAX);
         let max_len = u32::MAX;
         let mut pos = 0;
         let mut literals = 0;
         while pos < end {
-            let mut found =
-                self.chain.longest(&self.window, pos, end, 2, max_len, max_offset, effort);
+            let mut found = chain.longest(window, pos, end, 2, max_len, max_offset, effort);
             if found.offset == 0 || (found.len == 3 && found.offset >= 4096) {
-                self.counts[usize::from(self.window.byte(pos))] += 1;
+                counts[usize::from(window.byte(pos))] += 1;
                 literals += 1;
                 pos += 1;
                 continue;
@@ -80,22 +82,15 @@ impl Encoder {
             let mut inserted = pos + 1;
             while found.len < effort.nice_len && inserted < end {
                 let less = Effort { depth: effort.depth / 2 + 1, ..effort };
-                let next = self.chain.longest(
-                    &self.window,
-                    inserted,
-                    end,
-                    found.len - 1,
-                    max_len,
-                    max_offset,
-                    less,
-                );
+                let next =
+                    chain.longest(window, inserted, end, found.len - 1, max_len, max_offset, less);
                 inserted += 1;
                 if next.offset != 0
                     && 4 * (next.len as i32 - found.len as i32)
                         + (found.offset.ilog2() as i32 - next.offset.ilog2() as i32)
                         > 2
                 {
-                    self.counts[usize::from(self.window.byte(pos))] += 1;
+                    counts[usize::from(window.byte(pos))] += 1;
                     literals += 1;
                     pos += 1;
                     found = next;
@@ -105,15 +100,8 @@ impl Encoder {
                     break;
                 }
                 let less = Effort { depth: effort.depth / 4 + 1, ..effort };
-                let next = self.chain.longest(
-                    &self.window,
-                    inserted,
-                    end,
-                    found.len,
-                    max_len,
-                    max_offset,
-                    less,
-                );
+                let next =
+                    chain.longest(window, inserted, end, found.len, max_len, max_offset, less);
                 inserted += 1;
                 if next.offset != 0
                     && 4 * (next.len as i32 - found.len as i32)
@@ -121,7 +109,7 @@ impl Encoder {
                         > 6
                 {
                     for _ in 0..2 {
-                        self.counts[usize::from(self.window.byte(pos))] += 1;
+                        counts[usize::from(window.byte(pos))] += 1;
                         pos += 1;
                     }
                     literals += 2;
@@ -130,13 +118,13 @@ impl Encoder {
                 }
                 break;
             }
-            self.counts[symbol_of(found.len, found.offset)] += 1;
-            self.sequences.push(Sequence { literals, len: found.len, offset: found.offset });
+            counts[symbol_of(found.len, found.offset)] += 1;
+            sequences.push(Sequence { literals, len: found.len, offset: found.offset });
             literals = 0;
             pos += found.len as usize;
-            self.chain.skip(&self.window, inserted, pos.saturating_sub(inserted), end);
+            chain.skip(window, inserted, pos.saturating_sub(inserted), end);
         }
-        self.sequences.push(Sequence { literals, len: 0, offset: 0 });
+        sequences.push(Sequence { literals, len: 0, offset: 0 });
     }
 
     fn write(&self, out: &mut [u8]) -> Option<usize> {
@@ -144,11 +132,12 @@ impl Encoder {
         for (byte, pair) in header.iter_mut().zip(self.lens.as_chunks::<2>().0) {
             *byte = pair[0] | pair[1] << 4;
         }
+        let window = self.window.view();
         let mut writer = Writer::new(body);
         let mut pos = 0;
         for sequence in &self.sequences {
             for _ in 0..sequence.literals {
-                let symbol = usize::from(self.window.byte(pos));
+                let symbol = usize::from(window.byte(pos));
                 writer.put(u32::from(self.codewords[symbol]), u32::from(self.lens[symbol]));
                 pos += 1;
             }

@@ -193,3 +193,9 @@ fn parse_time(value: &str) -> i64 {
             - 719_468;
     days * 86_400 + clock[0] * 3600 + clock[1] * 60 + clock[2]
 }
+
+/// The unnamed stream of the file at `path`.
+pub fn contents(volume: &Volume, path: &str) -> Vec<u8> {
+    let node = volume.lookup(path).expect("the file");
+    volume.read_file(node, 1 << 30).expect("reading the file")
+}

@@ -286,6 +286,12 @@ fn make_xml(images: &[ImageSource<'_>], options: &WriteOptions, total_bytes: u64
         info.xml.attributes.retain(|(key, _)| key != "INDEX");
         info.xml.attributes.insert(0, ("INDEX".into(), (index + 1).to_string()));
         info.set_counts(plan::count(image.tree));
+        // Setup and the deployment tools want both, and equal.
+        if let (None, Some(windows)) = (info.flags(), info.windows())
+            && let Some(edition) = windows.edition_id
+        {
+            info.xml.set("FLAGS", edition);
+        }
         if info.created().is_none() {
             info.set_time("CREATIONTIME", now);
         }

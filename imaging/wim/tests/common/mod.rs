@@ -1,6 +1,8 @@
 //! What the interop tests share: referees, sample directories, and comparing directories.
 #![allow(dead_code)]
 
+pub mod trees;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;

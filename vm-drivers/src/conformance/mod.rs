@@ -1,0 +1,149 @@
+//! What every driver must do, as functions over the traits. A driver's tests run all lines;
+//! one that a driver cannot do is listed as such, never passed over.
+//!
+//! The guests are those of [`crate::testing`]: a machine is up in seconds even when emulated.
+
+mod lines;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    driver::{StartFrom, Vm, VmDriver},
+    error::Error,
+    guest::{SshKey, SshLogin},
+    serial::SerialPattern,
+    spec::MachineSpec,
+    testing::{READY, TinyGuest},
+};
+
+pub use lines::LINES;
+
+/// Time for a boot of the tiny guest on a busy host without hardware acceleration.
+pub const BOOT: Duration = Duration::from_secs(120);
+
+/// One line of the suite: a sentence, and the proof of it.
+pub struct Line {
+    pub states: &'static str,
+    pub check: for<'a> fn(&'a Bench) -> futures::future::BoxFuture<'a, Result<(), Failure>>,
+}
+
+/// How a line came out.
+#[derive(Debug)]
+pub enum Outcome {
+    Held,
+    /// The driver says it cannot.
+    Unsupported(String),
+    Broken(String),
+}
+
+/// Why a line did not hold.
+#[derive(Debug)]
+pub enum Failure {
+    Driver(Error),
+    Claim(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Driver(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Claim(error.to_string())
+    }
+}
+
+/// Fails a line unless a claim holds.
+pub fn claim(holds: bool, what: impl std::fmt::Display) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(Failure::Claim(what.to_string())) }
+}
+
+/// A driver with guests to try it on and a folder for its files.
+#[derive(Debug)]
+pub struct Bench {
+    pub driver: Box<dyn VmDriver>,
+    pub guest: TinyGuest,
+    pub login: SshLogin,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// `Err` says which package of the host is missing.
+    pub fn new(driver: Box<dyn VmDriver>) -> Result<Self, String> {
+        let key = SshKey::generate("conformance").map_err(|e| e.to_string())?;
+        let guest = TinyGuest::build(Some(&key.public_line().map_err(|e| e.to_string())?))?;
+        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+        Ok(Self { driver, guest, login: SshLogin::with_key("root", key), dir })
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path of this name that does not exist yet.
+    pub fn path(&self, name: &str) -> PathBuf {
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        self.dir.path().join(format!("{}-{name}", &unique[..8]))
+    }
+
+    pub fn machine(&self, name: &str, words: &str) -> MachineSpec {
+        let mut spec = self.guest.machine(name, self.dir.path(), words);
+        spec.serial_log = self.path("serial.log");
+        spec
+    }
+
+    pub fn machine_with_disk(&self, name: &str, disk: &Path) -> MachineSpec {
+        let mut spec = self.guest.machine_with_disk(name, self.dir.path(), disk);
+        spec.serial_log = self.path("serial.log");
+        spec
+    }
+
+    pub async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, Error> {
+        self.start_from(spec, StartFrom::PowerOn).await
+    }
+
+    pub async fn start_from(
+        &self,
+        spec: &MachineSpec,
+        from: StartFrom<'_>,
+    ) -> Result<Box<dyn Vm>, Error> {
+        let run_dir = self.path("run");
+        std::fs::create_dir(&run_dir).map_err(Error::io("create", &run_dir))?;
+        self.driver.start(spec, &run_dir, from).await
+    }
+
+    /// A started machine whose guest has said that it is ready.
+    pub async fn ready(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, Error> {
+        let vm = self.start(spec).await?;
+        said(&*vm, READY).await?;
+        Ok(vm)
+    }
+
+    /// Runs one line.
+    pub async fn check(&self, line: &Line) -> (Outcome, Duration) {
+        let begun = Instant::now();
+        let outcome = match (line.check)(self).await {
+            Ok(()) => Outcome::Held,
+            Err(Failure::Driver(error @ Error::Unsupported { .. })) => {
+                Outcome::Unsupported(error.to_string())
+            }
+            Err(Failure::Driver(error)) => {
+                let tail = error.serial_tail().unwrap_or_default();
+                Outcome::Broken(format!("{error}\n{tail}"))
+            }
+            Err(Failure::Claim(what)) => Outcome::Broken(what),
+        };
+        (outcome, begun.elapsed())
+    }
+}
+
+/// Waits until a guest has said something since its machine was started.
+pub async fn said(vm: &dyn Vm, words: &str) -> Result<(), Error> {
+    let pattern = SerialPattern::Literal(words.into());
+    vm.serial().wait_for(&pattern, vm.serial().begin(), BOOT, &vm.exit_watch()).await.map(drop)
+}
