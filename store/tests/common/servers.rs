@@ -50,9 +50,8 @@ fn start(program: &str, arguments: impl Fn(u16, &str) -> Vec<String>) -> Server 
 
 /// moto: an independent S3 that honours preconditions.
 pub fn moto() -> Server {
-    start("moto/bin/moto_server", |port, _| {
-        vec!["-H".into(), "127.0.0.1".into(), "-p".into(), port.to_string()]
-    })
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/moto-server");
+    start("moto/bin/python3", |port, _| vec![script.to_owned(), port.to_string()])
 }
 
 /// s3rver: answers 200 to every conditional write.
