@@ -116,6 +116,17 @@ impl Home {
         Ok(path)
     }
 
+    /// Removes all staging folders of a build.
+    pub fn remove_staging(&self, id: &str) -> io::Result<()> {
+        for entry in fs::read_dir(self.tmp())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(id) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a filled staging folder appear at `target`, whole or not at all. Where another build
     /// was first, its folder stays and ours goes.
     pub fn publish_dir(&self, staging: &Path, target: &Path) -> io::Result<()> {

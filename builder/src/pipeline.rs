@@ -145,6 +145,7 @@ async fn run(
     };
     match done {
         Ok((outcome, unchanged)) => {
+            job.settle().await;
             job.events.emit(Event::BuildFinished {
                 image: job.build.spec.name.clone(),
                 version: outcome.version.clone(),
@@ -273,6 +274,8 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
 
 /// Gathers what a failure leaves while it is still there, then removes the rest.
 async fn fail(mut job: Job, error: StageError) -> Failed {
+    // Work beside the runtime is told to end, too.
+    job.cancel.cancel();
     let stage = job.current_stage();
     let live = job.take_live();
     let mut disk = None;
@@ -292,6 +295,7 @@ async fn fail(mut job: Job, error: StageError) -> Failed {
             job.events.warn(format!("the machine could not be switched off: {error}"));
         }
     }
+    job.settle().await;
     let exit = error.exit();
     let diagnosis = job.events.scrub(&error.diagnosis(&serial));
     let evidence = if matches!(error, StageError::Cancelled) {

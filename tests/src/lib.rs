@@ -110,6 +110,15 @@ impl Bench {
         }
     }
 
+    /// Waits until a machine of this home runs.
+    pub fn wait_for_machine(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.machines().is_empty() {
+            assert!(Instant::now() < deadline, "no machine was started");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Processes of hypervisors that have this home on their command line.
     pub fn machines(&self) -> Vec<u32> {
         let home = self.home.display().to_string();

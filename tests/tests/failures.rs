@@ -19,7 +19,7 @@ fn a_script_that_fails_is_named_with_its_place_and_last_words() {
     let template = with_layer(&bench, "script-fails", "echo no such thing >&2; exit 3", "");
     let done = bench.build(&template, &[]);
     done.assert_failed(4, "exit code 3");
-    assert!(done.stderr.contains("script-fails.yaml:5"), "{}", done.stderr);
+    assert!(done.stderr.contains("script-fails.yaml:6"), "{}", done.stderr);
     let output = std::fs::read_to_string(done.evidence().join("output.log")).unwrap();
     assert!(output.contains("no such thing"), "{output}");
     bench.assert_nothing_left();
@@ -158,7 +158,7 @@ fn an_input_with_another_checksum_is_refused_with_both() {
     );
     let template = bench.template("wrong-sum", &text);
     let done = bench.build(&template, &[]);
-    done.assert_code(2);
+    done.assert_code(7);
     assert!(done.stderr.contains("tool.tar"), "{}", done.stderr);
     assert!(done.stderr.contains("2cf24dba5fb0a30e"), "{}", done.stderr);
     bench.assert_nothing_left();
@@ -204,13 +204,17 @@ fn kill_9_leaves_no_machine_and_the_next_build_succeeds() {
 /// Stops a build as soon as it is in `stage`.
 fn interrupt_in(stage: &str, more: &[&str]) {
     let bench = Bench::new();
-    let nap = if stage == "layers" { "sleep 600" } else { "true" };
+    // A layer of its own for each stage, so that no stage is reused from another test.
+    let nap = if stage == "layers" { "sleep 600".to_owned() } else { format!("echo {stage}") };
     let text = format!(
         "layers:\n- name: nap\n  provisioners:\n  - shell: '{nap}'\ntests:\n- {{name: nap, shell: sleep 5}}\n"
     );
     let template = bench.template("interrupted", &text);
     let mut running = bench.start_build(&template, more);
     running.wait_for_stage(stage);
+    if matches!(stage, "install" | "layers" | "generalize" | "test") {
+        bench.wait_for_machine();
+    }
     running.signal("INT");
     let done = running.finish();
     done.assert_code(130);

@@ -5,7 +5,8 @@ use super::{Job, StageError};
 use crate::event::{Event, Events};
 use crate::template::model::{Compression, CompressionLevel};
 use gilt_capture::{
-    CaptureError, CaptureOptions, CaptureRequest, ExcludeRules, FoundVolume, Inventory, PartitionChoice,
+    CaptureError, CaptureOptions, CaptureRequest, ExcludeRules, FoundVolume, Inventory,
+    PartitionChoice,
 };
 use gilt_wim::{ImageInfo, Progress, WriteOptions};
 use std::path::{Path, PathBuf};
@@ -85,8 +86,7 @@ pub async fn run(job: &Job, generalized: &Generalized, key: &str) -> Result<Capt
             request.write = write;
             let options =
                 CaptureOptions { previous, write_index: true, ..CaptureOptions::default() };
-            let captured =
-                gilt_capture::capture_with(&request, &options).map_err(imaging_error)?;
+            let captured = gilt_capture::capture_with(&request, &options).map_err(imaging_error)?;
             events.note(format!(
                 "captured {:.1} MB of files into {:.1} MB, {:.1} MB of it taken over as it was",
                 captured.written.total_bytes as f64 / 1e6,
