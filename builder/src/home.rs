@@ -116,6 +116,17 @@ impl Home {
         Ok(path)
     }
 
+    /// Removes all staging folders of a build.
+    pub fn remove_staging(&self, id: &str) -> io::Result<()> {
+        for entry in fs::read_dir(self.tmp())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(id) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a filled staging folder appear at `target`, whole or not at all. Where another build
     /// was first, its folder stays and ours goes.
     pub fn publish_dir(&self, staging: &Path, target: &Path) -> io::Result<()> {
@@ -146,7 +157,6 @@ impl Home {
             if locked {
                 alive.extend(path.file_name().map(|n| n.to_string_lossy().into_owned()));
             } else {
-                reap_machines(&path);
                 fs::remove_dir_all(&path)?;
             }
         }
@@ -159,11 +169,6 @@ impl Home {
         }
         Ok(())
     }
-}
-
-/// Ends the machines a dead run left; each was recorded with its start time in the run's folder.
-fn reap_machines(run: &Path) {
-    let _ = run;
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {

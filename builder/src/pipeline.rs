@@ -145,6 +145,7 @@ async fn run(
     };
     match done {
         Ok((outcome, unchanged)) => {
+            job.settle().await;
             job.events.emit(Event::BuildFinished {
                 image: job.build.spec.name.clone(),
                 version: outcome.version.clone(),
@@ -273,6 +274,8 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
 
 /// Gathers what a failure leaves while it is still there, then removes the rest.
 async fn fail(mut job: Job, error: StageError) -> Failed {
+    // Work beside the runtime is told to end, too.
+    job.cancel.cancel();
     let stage = job.current_stage();
     let live = job.take_live();
     let mut disk = None;
@@ -292,6 +295,7 @@ async fn fail(mut job: Job, error: StageError) -> Failed {
             job.events.warn(format!("the machine could not be switched off: {error}"));
         }
     }
+    job.settle().await;
     let exit = error.exit();
     let diagnosis = job.events.scrub(&error.diagnosis(&serial));
     let evidence = if matches!(error, StageError::Cancelled) {
@@ -312,19 +316,27 @@ async fn fail(mut job: Job, error: StageError) -> Failed {
             diagnosis: &diagnosis,
             causes: &causes,
         };
-        match evidence::collect(&job.home.evidence(), &remains, &job.events) {
-            Ok(folder) => Some(folder),
-            Err(error) => {
-                job.events.warn(format!("no evidence could be kept: {error}"));
-                None
-            }
-        }
+        keep_evidence(&job, &remains)
     };
     let kept = job.keeps_everything().then(|| {
         job.run.keep();
         job.run.path().to_path_buf()
     });
     Failed { exit, diagnosis, hint: error.hint(), evidence, kept }
+}
+
+/// In the home; where that is full, in the folder for temporary files.
+fn keep_evidence(job: &Job, remains: &Remains<'_>) -> Option<PathBuf> {
+    let elsewhere = std::env::temp_dir().join("gilt-evidence");
+    let mut failures = Vec::new();
+    for root in [job.home.evidence(), elsewhere] {
+        match evidence::collect(&root, remains, &job.events) {
+            Ok(folder) => return Some(folder),
+            Err(error) => failures.push(format!("{}: {error}", root.display())),
+        }
+    }
+    job.events.warn(format!("no evidence could be kept: {}", failures.join("; ")));
+    None
 }
 
 fn causes(error: &StageError) -> Vec<String> {

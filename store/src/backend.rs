@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
@@ -69,24 +70,32 @@ impl Backend {
         })
     }
 
-    /// S3 and what speaks it. `rest` is `bucket/prefix`; keys, region and endpoint come from the
-    /// usual `AWS_*` variables.
-    pub fn s3(rest: &str, url: &str) -> Result<Self> {
+    /// S3 and what speaks it. `rest` is `bucket/prefix`; keys, region and endpoint come from
+    /// `settings`, or else from the usual `AWS_*` variables.
+    pub fn s3(rest: &str, url: &str, settings: &[(String, String)]) -> Result<Self> {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         // Without a process-wide choice rustls refuses to start; a second install is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let setting = |name: &str| {
+            let given =
+                settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+            given.or_else(|| std::env::var(name).ok())
+        };
+        // Who names an endpoint without TLS means it.
         let plain = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
             .iter()
-            .filter_map(|name| std::env::var(name).ok())
+            .filter_map(|name| setting(name))
             .any(|endpoint| endpoint.starts_with("http://"));
-        let objects = object_store::aws::AmazonS3Builder::from_env()
-            .with_bucket_name(bucket)
-            .with_allow_http(plain)
-            .build()
-            .map_err(|source| Error::Backend {
-                doing: "opening",
-                object: url.to_owned(),
-                source,
+        let mut builder = AmazonS3Builder::from_env();
+        for (name, value) in settings {
+            let key: AmazonS3ConfigKey = name.to_ascii_lowercase().parse().map_err(|_| {
+                Error::invalid(format!("S3 setting {name}"), "not one that is known")
+            })?;
+            builder = builder.with_config(key, value);
+        }
+        let objects =
+            builder.with_bucket_name(bucket).with_allow_http(plain).build().map_err(|source| {
+                Error::Backend { doing: "opening", object: url.to_owned(), source }
             })?;
         let prefix = Path::parse(prefix.trim_matches('/'))
             .map_err(|error| Error::invalid(format!("store {url}"), error.to_string()))?;

@@ -40,6 +40,8 @@ pub struct OpenOptions {
     /// Sync every file to the disk before going on. Off only for scratch stores.
     pub durable: bool,
     pub clock: Clock,
+    /// Settings of S3 by the names of their `AWS_` variables; they come before the environment.
+    pub s3: Vec<(String, String)>,
     /// Puts something between the store and its backend; for tests.
     pub wrap: Option<Wrap>,
 }
@@ -55,6 +57,7 @@ impl OpenOptions {
             by: guard::whoami(),
             durable: true,
             clock: Arc::new(jiff::Timestamp::now),
+            s3: Vec::new(),
             wrap: None,
         }
     }
@@ -302,7 +305,7 @@ fn local_folder(url: &str) -> Option<PathBuf> {
 /// `None`: a folder that is not there, and may not be made.
 fn connect(url: &str, options: &OpenOptions, create: bool) -> Result<Option<Backend>> {
     let backend = if let Some(rest) = url.strip_prefix("s3://") {
-        Backend::s3(rest, url)?
+        Backend::s3(rest, url, &options.s3)?
     } else if let Some(folder) = local_folder(url) {
         let folder =
             std::path::absolute(&folder).map_err(|e| Error::io("resolving", &folder, e))?;

@@ -294,7 +294,8 @@ impl Guest {
         mode: Option<u32>,
         limit: Duration,
     ) -> Result<(), StageError> {
-        let work = async { Ok(self.way_in()?.upload_bytes(bytes, to, mode.unwrap_or(0o644)).await?) };
+        let work =
+            async { Ok(self.way_in()?.upload_bytes(bytes, to, mode.unwrap_or(0o644)).await?) };
         in_time(&format!("upload to {to}"), limit, work).await
     }
 

@@ -59,9 +59,13 @@ impl Job {
             template::NetDevice::E1000e => Some(NetDevice::E1000e),
             template::NetDevice::None => None,
         };
-        spec.network = device.map(|device| NetworkSpec {
-            device,
-            ..NetworkSpec::forwarding(self.build.spec.communicator.port)
+        spec.network = device.map(|device| {
+            let mut network = NetworkSpec::forwarding(self.build.spec.communicator.port);
+            network.device = device;
+            for forward in &mut network.forwards {
+                forward.host_port = self.options.ssh_port;
+            }
+            network
         });
         spec.tpm = machine.tpm.then(|| TpmSpec { state_dir: self.run.file("tpm") });
         spec.display = if self.options.vnc || machine.display == template::Display::Vnc {

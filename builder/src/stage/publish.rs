@@ -59,11 +59,9 @@ async fn open(job: &Job, target: &Target) -> Result<Store, StageError> {
         .store
         .clone()
         .or_else(|| publish.and_then(|p| p.store.clone()))
-        .map_or_else(crate::store_place::default_url, Ok)
-        .map_err(|error| StageError::Store(error.to_string()))?;
-    let options =
-        crate::store_place::open_options().map_err(|error| StageError::Store(error.to_string()))?;
-    Store::open(&url, options).await.map_err(store_error)
+        .or_else(crate::image_store::default_url)
+        .ok_or_else(|| StageError::Input("no store is named; see --store".into()))?;
+    Store::open(&url, crate::image_store::options()).await.map_err(store_error)
 }
 
 fn store_error(error: gilt_store::Error) -> StageError {
@@ -104,9 +102,8 @@ pub async fn run(
     let parts = {
         let wim = wim.clone();
         job.blocking(move || {
-            let wim = gilt_wim::Wim::open(&wim)
-                .map_err(|error| StageError::Imaging(error.to_string()))?;
-            Ok(crate::wim_parts::WimParts::of(&wim))
+            crate::image_store::segments(&wim)
+                .map_err(|error| StageError::Imaging(error.to_string()))
         })
         .await?
     };
@@ -141,7 +138,7 @@ pub async fn run(
         file_name: "install.wim".into(),
         media_type: "application/x-ms-wim".into(),
         file: Source::Path(wim),
-        segments: Box::new(parts),
+        segments: parts,
         manifest,
         artifacts,
         by: None,

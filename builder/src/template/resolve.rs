@@ -695,12 +695,16 @@ fn check_names<'a>(
 ) {
     let mut seen = BTreeMap::new();
     for name in names {
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+        if name.is_empty()
+            || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+        {
             let message = format!("`{name}` in {what} of layer `{layer}` cannot be a name");
             cx.error_hint(at.span, message, "letters, digits, `_` and `-`");
         }
         if let Some(other) = seen.insert(name.to_uppercase().replace('-', "_"), name) {
-            let message = format!("`{other}` and `{name}` in {what} of layer `{layer}` are one name to scripts");
+            let message = format!(
+                "`{other}` and `{name}` in {what} of layer `{layer}` are one name to scripts"
+            );
             cx.error(at.span, message);
         }
     }

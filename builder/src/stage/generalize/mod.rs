@@ -14,6 +14,14 @@ use std::path::PathBuf;
 
 const LINUX: &str = include_str!("linux.sh");
 
+/// What gilt itself runs in the guest; part of the generalized disk's key.
+pub fn script(guest: GuestKind) -> &'static str {
+    match guest {
+        GuestKind::Linux => LINUX,
+        GuestKind::Windows => "",
+    }
+}
+
 /// A powered-off disk that was proven to hold nothing of the build.
 pub struct Generalized {
     pub disk: PathBuf,

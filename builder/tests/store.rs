@@ -1,0 +1,209 @@
+//! The store's commands on real WIM files, with wimlib-imagex as the referee.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+struct Desk {
+    dir: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self { dir: TempDir::new().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn gilt(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gilt"));
+        command
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .env_remove("GILT_STORE")
+            .env("TZ", "UTC");
+        for name in ["CONFIG", "STATE", "CACHE", "DATA"] {
+            command.env(format!("XDG_{name}_HOME"), self.path(name));
+        }
+        command.output().unwrap()
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.gilt(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "gilt {arguments:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.ok(&[&["--json"], arguments].concat())).unwrap()
+    }
+
+    /// Exit code and what is said on stderr.
+    fn refused(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.gilt(arguments);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+fn tool(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("needs {program} ({error}): run ci/setup"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+}
+
+/// A tree of text-like files, so that there is something to compress and to share.
+fn tree(root: &Path, files: usize) {
+    for n in 0..files {
+        let folder = root.join(format!("Windows/part{}", n % 7));
+        std::fs::create_dir_all(&folder).unwrap();
+        let line = format!("file {n} of the tree, line after line {}\n", n * 7919);
+        std::fs::write(folder.join(format!("file{n}.txt")), line.repeat(50 + n * 3)).unwrap();
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_wim_comes_back_bit_for_bit_and_wimlib_accepts_it() {
+    let desk = Desk::new();
+    let (root, wim) = (desk.path("tree"), desk.path("one.wim"));
+    tree(&root, 200);
+    for compress in ["LZX", "XPRESS", "none"] {
+        let _ = std::fs::remove_file(&wim);
+        let compress = format!("--compress={compress}");
+        tool("wimlib-imagex", &["capture", &text(&root), &text(&wim), &compress, "--check"]);
+        let published = desk.json(&["publish", "win", "one.wim"]);
+        let name = format!("win@{}", published["version"]);
+        desk.ok(&["pull", &name, "-o", "out.wim"]);
+        desk.ok(&["pull", &name, "-o", "again.wim"]);
+        let out = std::fs::read(desk.path("out.wim")).unwrap();
+        assert!(out == std::fs::read(&wim).unwrap(), "{compress}");
+        assert!(out == std::fs::read(desk.path("again.wim")).unwrap());
+        tool("wimlib-imagex", &["verify", &text(&desk.path("out.wim"))]);
+        desk.ok(&["wim", "verify", "out.wim"]);
+    }
+    desk.ok(&["store", "fsck"]);
+}
+
+#[test]
+fn a_solid_wim_and_a_file_that_is_none_come_back_too() {
+    let desk = Desk::new();
+    let root = desk.path("tree");
+    tree(&root, 100);
+    let esd = text(&desk.path("one.esd"));
+    tool("wimlib-imagex", &["capture", &text(&root), &esd, "--solid"]);
+    std::fs::write(desk.path("plain.bin"), vec![7; 10_000_000]).unwrap();
+    std::fs::write(desk.path("broken.wim"), b"MSWIM\0\0\0 and then nothing").unwrap();
+    for file in ["one.esd", "plain.bin"] {
+        desk.ok(&["publish", "any", file]);
+        desk.ok(&["pull", "any", "-o", "out"]);
+        assert!(
+            std::fs::read(desk.path("out")).unwrap() == std::fs::read(desk.path(file)).unwrap()
+        );
+    }
+    let (code, said) = desk.refused(&["publish", "any", "broken.wim"]);
+    assert_eq!(code, 7, "{said}");
+}
+
+#[test]
+fn the_next_wim_of_a_tree_adds_what_changed_in_it() {
+    let desk = Desk::new();
+    let root = desk.path("tree");
+    tree(&root, 400);
+    let (one, two) = (text(&desk.path("one.wim")), text(&desk.path("two.wim")));
+    tool("wimlib-imagex", &["capture", &text(&root), &one]);
+    let first = desk.json(&["publish", "win", "one.wim"]);
+    std::fs::write(root.join("Windows/part1/new.txt"), "something new\n".repeat(100)).unwrap();
+    tool("wimlib-imagex", &["capture", &text(&root), &two]);
+    let second = desk.json(&["publish", "win", "two.wim"]);
+    let new = second["bytes_new"].as_u64().unwrap();
+    assert!(new * 4 < first["bytes_new"].as_u64().unwrap(), "{first} {second}");
+    desk.ok(&["pull", "win:latest", "-o", "out.wim"]);
+    assert!(std::fs::read(desk.path("out.wim")).unwrap() == std::fs::read(two).unwrap());
+
+    let diff = desk.json(&["diff", "win@1", "win@2"]);
+    let paths: Vec<&str> = diff["tree"]["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|file| file["change"] == "added")
+        .map(|file| file["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(paths, ["/Windows/part1/new.txt"]);
+    assert_eq!(diff["tree"]["folders"][0]["path"], "/Windows/part1");
+    let plain = desk.ok(&["diff", "win@1", "win@2", "--files"]);
+    assert!(plain.contains("+ /Windows/part1/new.txt"), "{plain}");
+}
+
+#[test]
+fn one_content_packed_at_two_levels_is_no_collision() {
+    let desk = Desk::new();
+    let root = desk.path("tree");
+    tree(&root, 30);
+    for (name, level) in [("one.wim", "LZX:20"), ("two.wim", "LZX:100"), ("three.wim", "XPRESS")] {
+        let compress = format!("--compress={level}");
+        tool("wimlib-imagex", &["capture", &text(&root), &text(&desk.path(name)), &compress]);
+        desk.ok(&["publish", "win", name]);
+    }
+    desk.ok(&["store", "fsck"]);
+}
+
+#[test]
+fn the_life_of_a_version_from_publish_to_revoke() {
+    let desk = Desk::new();
+    std::fs::write(
+        desk.path("facts.json"),
+        r#"{"tests": {"passed": 2}, "os": {"packages": [{"name": "vim", "version": "1"}]}}"#,
+    )
+    .unwrap();
+    std::fs::write(
+        desk.path("more.json"),
+        r#"{"tests": {"passed": 2}, "os": {"packages": [{"name": "vim", "version": "2"}]}}"#,
+    )
+    .unwrap();
+    std::fs::write(desk.path("a.img"), "one").unwrap();
+    std::fs::write(desk.path("b.img"), "two").unwrap();
+    desk.ok(&["publish", "a", "a.img", "--manifest", "facts.json", "--channel", "dev"]);
+    desk.ok(&["publish", "a", "b.img", "--manifest", "more.json", "--artifact", "log=a.img"]);
+    desk.ok(&["promote", "a:dev", "test"]);
+    let (code, said) = desk.refused(&["promote", "a@2", "test"]);
+    assert_eq!(code, 6, "{said}");
+    assert!(said.contains("never in dev") && said.contains("hint: --force"), "{said}");
+    desk.ok(&["promote", "a@2", "dev", "-m", "ready"]);
+    desk.ok(&["promote", "a", "test"]);
+    let listing = desk.ok(&["store", "ls"]);
+    assert!(listing.contains("latest@2") && listing.contains("dev@2 test@2"), "{listing}");
+    assert!(desk.ok(&["rollback", "a:test", "-m", "broken"]).contains("a:test is at 1"));
+    let history = desk.ok(&["history", "a:test"]);
+    assert!(history.contains("rolled back from 2") && history.contains("broken"), "{history}");
+    assert!(desk.ok(&["diff", "a@1", "a@2"]).contains("~ vim"));
+    desk.ok(&["revoke", "a@2", "-m", "leaks a key", "--rollback-channels"]);
+    let (code, said) = desk.refused(&["pull", "a@2", "-o", "x"]);
+    assert_eq!(code, 6);
+    assert!(said.contains("leaks a key"), "{said}");
+    desk.ok(&["restore", "a@2"]);
+    desk.ok(&["deprecate", "a@2", "-m", "old"]);
+    desk.ok(&["hold", "a@2", "audit"]);
+    let (_, said) = desk.refused(&["store", "rm", "a@2"]);
+    assert!(said.contains("held by audit"), "{said}");
+    desk.ok(&["release", "a@2", "audit"]);
+    assert!(desk.ok(&["store", "show", "a@2"]).contains("deprecated: old"));
+    desk.ok(&["pull", "a@2", "--artifact", "log", "-o", "log.txt"]);
+    assert_eq!(std::fs::read(desk.path("log.txt")).unwrap(), b"one");
+    desk.ok(&["verify", "a@2"]);
+    desk.ok(&["pull", "a@2", "-o", "b.out", "--manifest", "b.json"]);
+    std::fs::write(desk.path("k.pub"), desk.ok(&["store", "key", "export"])).unwrap();
+    let offline = ["verify", "--file", "b.out", "--manifest", "b.json", "--key", "k.pub"];
+    desk.ok(&offline);
+    std::fs::write(desk.path("b.out"), "tampered").unwrap();
+    assert_eq!(desk.refused(&offline).0, 7);
+    let (code, _) = desk.refused(&["store", "ls", "--store", "nowhere"]);
+    assert_eq!(code, 2, "a store that is named must exist");
+}
