@@ -46,16 +46,9 @@ impl Home {
     /// Opens (and creates) the home, and sweeps what dead runs left.
     pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
         let home = Self { root: root.into() };
-        for part in [
-            "checkpoints",
-            "captures",
-            "results",
-            "history",
-            "runs",
-            "evidence",
-            "inputs",
-            "locks",
-        ] {
+        for part in
+            ["checkpoints", "captures", "results", "history", "runs", "evidence", "inputs", "locks"]
+        {
             fs::create_dir_all(home.root.join(part))?;
         }
         fs::create_dir_all(home.tmp())?;
@@ -123,6 +116,17 @@ impl Home {
         Ok(path)
     }
 
+    /// Removes all staging folders of a build.
+    pub fn remove_staging(&self, id: &str) -> io::Result<()> {
+        for entry in fs::read_dir(self.tmp())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(id) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes a filled staging folder appear at `target`, whole or not at all. Where another build
     /// was first, its folder stays and ours goes.
     pub fn publish_dir(&self, staging: &Path, target: &Path) -> io::Result<()> {
@@ -153,7 +157,6 @@ impl Home {
             if locked {
                 alive.extend(path.file_name().map(|n| n.to_string_lossy().into_owned()));
             } else {
-                reap_machines(&path);
                 fs::remove_dir_all(&path)?;
             }
         }
@@ -166,11 +169,6 @@ impl Home {
         }
         Ok(())
     }
-}
-
-/// Ends the machines a dead run left; each was recorded with its start time in the run's folder.
-fn reap_machines(run: &Path) {
-    let _ = run;
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {

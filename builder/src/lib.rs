@@ -13,9 +13,7 @@ pub mod lock;
 pub mod pipeline;
 pub mod plan;
 pub mod stage;
-pub mod store_place;
 pub mod template;
-pub mod wim_parts;
 
 /// Now, as gilt writes times: RFC 3339 with seconds, UTC.
 pub fn now() -> String {

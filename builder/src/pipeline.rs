@@ -91,7 +91,8 @@ pub async fn run_all(
     builds: Vec<(Build, Events)>,
     at_once: Option<usize>,
 ) -> Vec<(String, Result<Outcome, Failed>)> {
-    let largest = builds.iter().map(|(build, _)| build.spec.machine.memory.bytes()).max().unwrap_or(0);
+    let largest =
+        builds.iter().map(|(build, _)| build.spec.machine.memory.bytes()).max().unwrap_or(0);
     let cpus = builds.iter().map(|(build, _)| build.spec.machine.cpus as usize).max().unwrap_or(1);
     let slots = at_once.unwrap_or_else(|| bearable(largest + OVERHEAD_BYTES, cpus)).max(1);
     let slots = Arc::new(Semaphore::new(slots));
@@ -114,7 +115,9 @@ fn bearable(machine_bytes: u64, machine_cpus: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let by_cores = (cores / machine_cpus.max(1)).max(1);
     match free_memory_bytes() {
-        Some(free) => by_cores.min(usize::try_from(free / 5 * 4 / machine_bytes.max(1)).unwrap_or(1)),
+        Some(free) => {
+            by_cores.min(usize::try_from(free / 5 * 4 / machine_bytes.max(1)).unwrap_or(1))
+        }
         None => by_cores,
     }
 }
@@ -142,6 +145,7 @@ async fn run(
     };
     match done {
         Ok((outcome, unchanged)) => {
+            job.settle().await;
             job.events.emit(Event::BuildFinished {
                 image: job.build.spec.name.clone(),
                 version: outcome.version.clone(),
@@ -253,9 +257,7 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
     if !target.test {
         return Ok((Outcome { version: None, wim: Some(captured.wim) }, false));
     }
-    let tested = job
-        .stage(Stage::Test, expected(Stage::Test), test::run(job, captured))
-        .await?;
+    let tested = job.stage(Stage::Test, expected(Stage::Test), test::run(job, captured)).await?;
     let wim = tested.captured.wim.clone();
     if !target.publish {
         return Ok((Outcome { version: None, wim: Some(wim) }, false));
@@ -272,6 +274,8 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
 
 /// Gathers what a failure leaves while it is still there, then removes the rest.
 async fn fail(mut job: Job, error: StageError) -> Failed {
+    // Work beside the runtime is told to end, too.
+    job.cancel.cancel();
     let stage = job.current_stage();
     let live = job.take_live();
     let mut disk = None;
@@ -291,6 +295,7 @@ async fn fail(mut job: Job, error: StageError) -> Failed {
             job.events.warn(format!("the machine could not be switched off: {error}"));
         }
     }
+    job.settle().await;
     let exit = error.exit();
     let diagnosis = job.events.scrub(&error.diagnosis(&serial));
     let evidence = if matches!(error, StageError::Cancelled) {
@@ -311,19 +316,27 @@ async fn fail(mut job: Job, error: StageError) -> Failed {
             diagnosis: &diagnosis,
             causes: &causes,
         };
-        match evidence::collect(&job.home.evidence(), &remains, &job.events) {
-            Ok(folder) => Some(folder),
-            Err(error) => {
-                job.events.warn(format!("no evidence could be kept: {error}"));
-                None
-            }
-        }
+        keep_evidence(&job, &remains)
     };
     let kept = job.keeps_everything().then(|| {
         job.run.keep();
         job.run.path().to_path_buf()
     });
     Failed { exit, diagnosis, hint: error.hint(), evidence, kept }
+}
+
+/// In the home; where that is full, in the folder for temporary files.
+fn keep_evidence(job: &Job, remains: &Remains<'_>) -> Option<PathBuf> {
+    let elsewhere = std::env::temp_dir().join("gilt-evidence");
+    let mut failures = Vec::new();
+    for root in [job.home.evidence(), elsewhere] {
+        match evidence::collect(&root, remains, &job.events) {
+            Ok(folder) => return Some(folder),
+            Err(error) => failures.push(format!("{}: {error}", root.display())),
+        }
+    }
+    job.events.warn(format!("no evidence could be kept: {}", failures.join("; ")));
+    None
 }
 
 fn causes(error: &StageError) -> Vec<String> {
@@ -351,7 +364,10 @@ pub async fn shell(
     let wanted = match layer {
         Some(name) => plan.steps.iter().find(|l| l.name == name).ok_or_else(|| {
             let names: Vec<_> = plan.steps.iter().map(|l| l.name.as_str()).collect();
-            StageError::Input(format!("there is no layer {name:?}; there are: {}", names.join(", ")))
+            StageError::Input(format!(
+                "there is no layer {name:?}; there are: {}",
+                names.join(", ")
+            ))
         })?,
         None => plan
             .steps

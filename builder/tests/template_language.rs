@@ -666,7 +666,7 @@ fn no_text_makes_the_reader_panic() {
         "\0",
     ];
     let mut complaints = 0;
-    for _ in 0..3000 {
+    for _ in 0..1500 {
         let mut text: Vec<char> = TEMPLATE.chars().collect();
         for _ in 0..1 + random(4) {
             let at = random(text.len());
@@ -702,5 +702,5 @@ fn no_text_makes_the_reader_panic() {
             assert!(!error.to_string().is_empty());
         }
     }
-    assert!(complaints > 1000, "only {complaints} of the texts were wrong");
+    assert!(complaints > 500, "only {complaints} of the texts were wrong");
 }

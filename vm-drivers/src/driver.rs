@@ -140,7 +140,7 @@ pub struct Capabilities {
 /// ```text
 ///   before:  base <- overlay A (written)        after:  base <- A (frozen, the checkpoint) <- new overlay
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CheckpointRequest {
     /// For each disk of the spec, the overlay to go on with; none of them exists yet.
     pub new_overlays: Vec<PathBuf>,

@@ -40,9 +40,8 @@ async fn uefi_comes_up_with_its_own_variables() {
         assert!(bench.start(&spec).await.is_err());
         let request = CheckpointRequest {
             new_overlays: vec![bench.path("next.qcow2")],
-            memory_state: None,
             uefi_variables: Some(bench.path("vars-then.fd")),
-            tpm_state: None,
+            ..Default::default()
         };
         vm.checkpoint(&request).await.unwrap();
         vm.power_off().await.unwrap();
@@ -67,11 +66,10 @@ async fn a_tpm_is_there_and_its_state_goes_with_a_checkpoint() {
     assert_eq!(said.stdout_text().trim(), "2", "{}", said.stderr_text());
     let memory = bench.path("memory");
     let request = CheckpointRequest {
-        backing_names: None,
         new_overlays: vec![bench.path("next.qcow2")],
         memory_state: Some(memory.clone()),
-        uefi_variables: None,
         tpm_state: Some(bench.path("tpm-then")),
+        ..Default::default()
     };
     vm.checkpoint(&request).await.unwrap();
     vm.power_off().await.unwrap();
@@ -178,8 +176,7 @@ async fn a_state_that_was_cut_short_is_refused() {
     let request = CheckpointRequest {
         new_overlays: Vec::new(),
         memory_state: Some(memory.clone()),
-        uefi_variables: None,
-        tpm_state: None,
+        ..Default::default()
     };
     vm.checkpoint(&request).await.unwrap();
     said(&*vm, READY).await.unwrap();

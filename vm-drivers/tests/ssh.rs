@@ -155,11 +155,9 @@ async fn a_resumed_guest_answers_on_another_port_with_its_memory() {
     ssh.output("echo kept > /tmp/memory; echo frozen > /dev/vda; sync").await.unwrap();
     let memory = bench.dir.path().join("memory");
     let request = CheckpointRequest {
-        backing_names: None,
         new_overlays: vec![bench.dir.path().join("next.qcow2")],
         memory_state: Some(memory.clone()),
-        uefi_variables: None,
-        tpm_state: None,
+        ..Default::default()
     };
     let checkpoint = vm.checkpoint(&request).await.unwrap();
     eprintln!("stood still for {:?}", checkpoint.paused_for);

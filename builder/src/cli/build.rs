@@ -8,7 +8,6 @@ use crate::pipeline::{self, Failed, Host, Outcome, Target};
 use crate::stage::{OnError, Options};
 use clap::{Args, Subcommand};
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +53,9 @@ pub struct BuildArgs {
     /// Show the guest's screen over VNC on 127.0.0.1
     #[arg(long)]
     vnc: bool,
+    /// Reach the guest's SSH at this port of 127.0.0.1; by default a free one
+    #[arg(long, value_name = "PORT")]
+    ssh_port: Option<u16>,
     /// Print what the guest prints
     #[arg(short, long)]
     verbose: bool,
@@ -132,7 +134,11 @@ fn home() -> Result<Home, Failure> {
     Ok(home)
 }
 
-async fn build(args: BuildArgs, context: &Context, cancel: CancellationToken) -> Result<(), Failure> {
+async fn build(
+    args: BuildArgs,
+    context: &Context,
+    cancel: CancellationToken,
+) -> Result<(), Failure> {
     let home = home()?;
     let resolved = args.template.resolve()?;
     let host = Host {
@@ -143,6 +149,7 @@ async fn build(args: BuildArgs, context: &Context, cancel: CancellationToken) ->
             keep_memory: !args.no_memory,
             on_error: args.on_error,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            ssh_port: args.ssh_port,
         },
         cancel: cancel.clone(),
     };
@@ -177,9 +184,12 @@ async fn build(args: BuildArgs, context: &Context, cancel: CancellationToken) ->
 }
 
 /// Sums up: what was made, and for each failure its diagnosis, hint, and last its evidence.
-fn report(context: &Context, results: Vec<(String, Result<Outcome, Failed>)>) -> Result<(), Failure> {
+fn report(
+    context: &Context,
+    results: Vec<(String, Result<Outcome, Failed>)>,
+) -> Result<(), Failure> {
     let mut worst: Option<Failed> = None;
-    for (name, result) in results {
+    for (_, result) in results {
         match result {
             Ok(outcome) if !context.json => {
                 if let Some(version) = &outcome.version {
@@ -196,7 +206,6 @@ fn report(context: &Context, results: Vec<(String, Result<Outcome, Failed>)>) ->
                         eprintln!("evidence: {}", folder.display());
                     }
                 }
-                let _ = &name;
                 worst = Some(failed);
             }
         }
@@ -213,7 +222,11 @@ fn report(context: &Context, results: Vec<(String, Result<Outcome, Failed>)>) ->
     }
 }
 
-async fn shell(args: ShellArgs, _context: &Context, cancel: CancellationToken) -> Result<(), Failure> {
+async fn shell(
+    args: ShellArgs,
+    _context: &Context,
+    cancel: CancellationToken,
+) -> Result<(), Failure> {
     let home = home()?;
     let mut resolved = args.template.resolve()?;
     if resolved.builds.len() != 1 {
@@ -230,26 +243,23 @@ async fn shell(args: ShellArgs, _context: &Context, cancel: CancellationToken) -
             keep_memory: false,
             on_error: OnError::Cleanup,
             threads: 1,
+            ssh_port: None,
         },
         cancel,
     };
     let sink: Arc<dyn Sink> = Arc::new(LineSink::new(std::io::stderr(), false));
     let events = Events::new(build.spec.name.clone(), vec![sink], crate::event::nothing_secret());
-    let code = pipeline::shell(&host, build, events, args.layer.as_deref(), args.command.as_deref())
-        .await
-        .map_err(|error| {
-            let mut failure = Failure::new(error.exit(), anyhow::anyhow!("{error}"));
-            failure.hint = error.hint();
-            failure
-        })?;
+    let code =
+        pipeline::shell(&host, build, events, args.layer.as_deref(), args.command.as_deref())
+            .await
+            .map_err(|error| {
+                let mut failure = Failure::new(error.exit(), anyhow::anyhow!("{error}"));
+                failure.hint = error.hint();
+                failure
+            })?;
     if code == 0 {
         Ok(())
     } else {
         Err(Failure::new(Exit::Guest, anyhow::anyhow!("the shell ended with exit code {code}")))
     }
-}
-
-/// Where the template's file is, for messages.
-pub fn shown(path: &std::path::Path) -> PathBuf {
-    path.to_path_buf()
 }

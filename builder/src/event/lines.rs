@@ -33,15 +33,15 @@ fn expected(seconds: Option<f64>) -> String {
 /// What a person reads of an event; `None` for what only machines want.
 pub(super) fn line(event: &Event, verbose: bool) -> Option<String> {
     Some(match event {
-        Event::BuildStarted { template, layers, expected_seconds, .. } => format!(
-            "building {template}: {}{}",
-            layers.join(" > "),
-            expected(*expected_seconds)
-        ),
+        Event::BuildStarted { template, layers, expected_seconds, .. } => {
+            format!("building {template}: {}{}", layers.join(" > "), expected(*expected_seconds))
+        }
         Event::StageStarted { stage, expected_seconds } => {
             format!("{}{}", stage.name(), expected(*expected_seconds))
         }
-        Event::StageFinished { stage, seconds } => format!("{} done in {seconds:.1} s", stage.name()),
+        Event::StageFinished { stage, seconds } => {
+            format!("{} done in {seconds:.1} s", stage.name())
+        }
         Event::StageReused { stage } => format!("{} reused", stage.name()),
         Event::LayerReused { layer, key } => {
             format!("layer {layer} reused ({})", key.get(..12).unwrap_or(key))

@@ -11,9 +11,15 @@ struct Sign {
 /// Debian 12's versions of them.
 const SIGNS: &[Sign] = &[
     Sign { pattern: "Kernel panic - not syncing", meaning: "the guest's kernel panicked" },
-    Sign { pattern: "VFS: Unable to mount root fs", meaning: "the kernel found no root file system" },
+    Sign {
+        pattern: "VFS: Unable to mount root fs",
+        meaning: "the kernel found no root file system",
+    },
     Sign { pattern: "gilt-install: FAILED", meaning: "the installer gave up" },
-    Sign { pattern: "No bootable option or device was found", meaning: "the firmware found nothing to boot" },
+    Sign {
+        pattern: "No bootable option or device was found",
+        meaning: "the firmware found nothing to boot",
+    },
     Sign { pattern: "BdsDxe: failed to load", meaning: "the firmware could not load a boot entry" },
     Sign { pattern: "grub rescue>", meaning: "GRUB did not find its files" },
     Sign { pattern: "You are in emergency mode", meaning: "systemd stopped in emergency mode" },
@@ -21,8 +27,14 @@ const SIGNS: &[Sign] = &[
     Sign { pattern: "No space left on device", meaning: "the guest's disk is full" },
     Sign { pattern: "EXT4-fs error", meaning: "the guest's file system is damaged" },
     Sign { pattern: "I/O error", meaning: "the guest's disk gave I/O errors" },
-    Sign { pattern: "Temporary failure resolving", meaning: "the guest resolved no host name; it has no network but the host's" },
-    Sign { pattern: "Unable to locate package", meaning: "apt does not know a package; is it in the served repository?" },
+    Sign {
+        pattern: "Temporary failure resolving",
+        meaning: "the guest resolved no host name; it has no network but the host's",
+    },
+    Sign {
+        pattern: "Unable to locate package",
+        meaning: "apt does not know a package; is it in the served repository?",
+    },
     Sign { pattern: "Could not get lock /var/lib/dpkg", meaning: "another apt runs in the guest" },
     Sign { pattern: "dpkg: error processing", meaning: "dpkg failed on a package" },
     Sign { pattern: "command not found", meaning: "a script called a program the guest lacks" },

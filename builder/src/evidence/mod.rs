@@ -72,7 +72,11 @@ pub struct Remains<'a> {
 
 /// Gathers the evidence of a failure under `evidence_root` and returns its folder. Collecting is
 /// best effort: what cannot be had is named in the bundle, and never hides the failure itself.
-pub fn collect(evidence_root: &Path, remains: &Remains<'_>, events: &Events) -> io::Result<PathBuf> {
+pub fn collect(
+    evidence_root: &Path,
+    remains: &Remains<'_>,
+    events: &Events,
+) -> io::Result<PathBuf> {
     let folder = evidence_root.join(format!("{}-{}", remains.build, remains.id));
     fs::create_dir_all(&folder)?;
     let mut missing = Vec::new();

@@ -183,7 +183,11 @@ impl Build {
             parent = keyed.key;
             layers.push(ResolvedLayer { spec: layer.clone(), keyed });
         }
-        let generalize = keys.stage(parent, &[("generalize", &spec.generalize)]);
+        let script = crate::stage::generalize::script(spec.guest);
+        let generalize = keys.stage(
+            parent,
+            &[("generalize", &spec.generalize), ("gilt's generalize script", &script.to_owned())],
+        );
         let name = spec.capture.name.is_none().then(|| spec.name.clone());
         let description = spec.capture.description.is_none().then(|| spec.description.clone());
         let capture = keys.stage(

@@ -5,9 +5,10 @@ use super::{Job, StageError};
 use crate::event::{Event, Events};
 use crate::template::model::{Compression, CompressionLevel};
 use gilt_capture::{
-    CaptureError, CaptureRequest, ExcludeRules, FoundVolume, Inventory, PartitionChoice,
+    CaptureError, CaptureOptions, CaptureRequest, ExcludeRules, FoundVolume, Inventory,
+    PartitionChoice,
 };
-use gilt_wim::{ImageInfo, Progress, Wim, WriteOptions};
+use gilt_wim::{ImageInfo, Progress, WriteOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,9 +68,9 @@ pub async fn run(job: &Job, generalized: &Generalized, key: &str) -> Result<Capt
         },
         integrity: spec.capture.integrity,
         threads: job.options.threads,
-        lenders: lenders(job),
         ..WriteOptions::default()
     };
+    let previous = previous(job);
     let disk = generalized.disk.clone();
     let out = staging.join(WIM);
     let (events, cancel) = (job.events.clone(), job.cancel.clone());
@@ -78,17 +79,14 @@ pub async fn run(job: &Job, generalized: &Generalized, key: &str) -> Result<Capt
     let inventory = job
         .blocking(move || {
             let ticks = Ticks::new(events.clone(), cancel, "capture");
-            let captured = gilt_capture::capture(&CaptureRequest {
-                disk: &disk,
-                open: gilt_disk::OpenOptions::default(),
-                partition: PartitionChoice::Auto,
-                exclude: Some(rules),
-                out: &out,
-                info,
-                write,
-                progress: &ticks,
-            })
-            .map_err(imaging_error)?;
+            let name = info.name().unwrap_or_default().to_owned();
+            let mut request = CaptureRequest::new(&disk, &out, &name, &ticks);
+            request.exclude = Some(rules);
+            request.info = info;
+            request.write = write;
+            let options =
+                CaptureOptions { previous, write_index: true, ..CaptureOptions::default() };
+            let captured = gilt_capture::capture_with(&request, &options).map_err(imaging_error)?;
             events.note(format!(
                 "captured {:.1} MB of files into {:.1} MB, {:.1} MB of it taken over as it was",
                 captured.written.total_bytes as f64 / 1e6,
@@ -119,11 +117,12 @@ fn generalized_values(job: &Job) -> crate::template::RuntimeValues {
     }
 }
 
-/// The image's last capture lends its compressed contents: most files are still the same.
-fn lenders(job: &Job) -> Vec<Wim> {
+/// The image's last capture: what did not change since is not read, and what is the same is not
+/// compressed again.
+fn previous(job: &Job) -> Option<PathBuf> {
     let history = crate::checkpoint::History::load(&job.home, &job.build.spec.name);
-    let Some(key) = history.last_capture else { return Vec::new() };
-    Wim::open(job.home.captures().join(key).join(WIM)).into_iter().collect()
+    let wim = job.home.captures().join(history.last_capture?).join(WIM);
+    wim.is_file().then_some(wim)
 }
 
 /// The volume with the guest's system, on a machine that is off.

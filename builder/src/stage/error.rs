@@ -60,9 +60,9 @@ impl StageError {
         }
         match self {
             Self::Vm(error) if error.is_timeout() => Exit::TimedOut,
-            Self::Vm(
-                Vm::HostLacks { .. } | Vm::PortTaken { .. } | Vm::Unsupported { .. },
-            ) => Exit::Host,
+            Self::Vm(Vm::HostLacks { .. } | Vm::PortTaken { .. } | Vm::Unsupported { .. }) => {
+                Exit::Host
+            }
             Self::Vm(Vm::InvalidSpec { .. } | Vm::BootCommand { .. }) | Self::Input(_) => {
                 Exit::Usage
             }
@@ -100,7 +100,9 @@ impl StageError {
             None if matches!(self, Self::Vm(error) if error.is_timeout())
                 && serial.trim().is_empty() =>
             {
-                format!("{self}: the guest wrote nothing on its serial line, not even its firmware did")
+                format!(
+                    "{self}: the guest wrote nothing on its serial line, not even its firmware did"
+                )
             }
             None => self.to_string(),
         }

@@ -226,7 +226,11 @@ impl Guest {
         if done.succeeded() {
             return Ok(());
         }
-        Err(StageError::Command { what: format!("`{line}`"), code: code(&done), tail: done.stderr_text() })
+        Err(StageError::Command {
+            what: format!("`{line}`"),
+            code: code(&done),
+            tail: done.stderr_text(),
+        })
     }
 
     /// Runs a script; its lines become events as they come. Any exit code is `Ok`.
@@ -248,11 +252,9 @@ impl Guest {
         let done = self.way_in()?.exec(&run, &mut sink).await;
         lines.finish(&mut |stream, line| events.output(stream, line));
         match done {
-            Ok(done) => Ok(Finished {
-                code: code(&done),
-                output: done.stdout_text(),
-                tail: lines.tail,
-            }),
+            Ok(done) => {
+                Ok(Finished { code: code(&done), output: done.stdout_text(), tail: lines.tail })
+            }
             Err(VmError::TimedOut { .. }) => Err(StageError::CommandTimedOut {
                 what: command.what.clone(),
                 limit: command.timeout,
@@ -292,7 +294,8 @@ impl Guest {
         mode: Option<u32>,
         limit: Duration,
     ) -> Result<(), StageError> {
-        let work = async { Ok(self.way_in()?.upload_bytes(bytes, to, mode.unwrap_or(0o644)).await?) };
+        let work =
+            async { Ok(self.way_in()?.upload_bytes(bytes, to, mode.unwrap_or(0o644)).await?) };
         in_time(&format!("upload to {to}"), limit, work).await
     }
 
@@ -377,7 +380,9 @@ async fn in_time<T>(
 ) -> Result<T, StageError> {
     match tokio::time::timeout(limit, work).await {
         Ok(done) => done,
-        Err(_) => Err(StageError::CommandTimedOut { what: what.into(), limit, tail: String::new() }),
+        Err(_) => {
+            Err(StageError::CommandTimedOut { what: what.into(), limit, tail: String::new() })
+        }
     }
 }
 
@@ -486,10 +491,12 @@ mod tests {
             interpreter: interpreter.map(Into::into),
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
             environment: BTreeMap::new(),
-            user: String::from_utf8(std::process::Command::new("id").arg("-un").output().unwrap().stdout)
-                .unwrap()
-                .trim()
-                .to_owned(),
+            user: String::from_utf8(
+                std::process::Command::new("id").arg("-un").output().unwrap().stdout,
+            )
+            .unwrap()
+            .trim()
+            .to_owned(),
             timeout: SHORT,
         }
     }
@@ -519,7 +526,8 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_script_with_its_own_first_line_chooses_its_interpreter() {
-        let done = run(&command(None, "#!/usr/bin/env bash\n[[ -n $BASH_VERSION ]] && echo bash\n", &[]));
+        let done =
+            run(&command(None, "#!/usr/bin/env bash\n[[ -n $BASH_VERSION ]] && echo bash\n", &[]));
         assert_eq!(String::from_utf8(done.stdout).unwrap(), "bash\n");
     }
 }

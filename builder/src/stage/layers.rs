@@ -30,20 +30,15 @@ pub fn start(plan: &Plan, target: &Target) -> Result<Start, StageError> {
             })?
         }
     };
-    let reusable = plan.steps[..end]
-        .iter()
-        .take_while(|layer| layer.is_reused())
-        .count();
+    let reusable = plan.steps[..end].iter().take_while(|layer| layer.is_reused()).count();
     Ok(Start { first: if target.force { 0 } else { reusable }, end })
 }
 
 /// Says which layers are reused.
 pub fn announce_reused(job: &Job, plan: &Plan, first: usize) {
     for layer in &plan.steps[..first] {
-        job.events.emit(Event::LayerReused {
-            layer: layer.name.clone(),
-            key: layer.key.to_string(),
-        });
+        job.events
+            .emit(Event::LayerReused { layer: layer.name.clone(), key: layer.key.to_string() });
     }
 }
 
@@ -197,7 +192,8 @@ async fn wants_retry(job: &Job, error: &StageError) -> Result<bool, StageError> 
     }
     job.events.warn(error.to_string());
     loop {
-        job.events.note("[c] clean up and exit, [a] abort without clean-up, or [r] retry the layer?");
+        job.events
+            .note("[c] clean up and exit, [a] abort without clean-up, or [r] retry the layer?");
         let read = job.blocking(|| {
             let mut line = String::new();
             std::io::stdin().read_line(&mut line).map_err(StageError::io("read the terminal"))?;

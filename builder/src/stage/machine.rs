@@ -59,9 +59,13 @@ impl Job {
             template::NetDevice::E1000e => Some(NetDevice::E1000e),
             template::NetDevice::None => None,
         };
-        spec.network = device.map(|device| NetworkSpec {
-            device,
-            ..NetworkSpec::forwarding(self.build.spec.communicator.port)
+        spec.network = device.map(|device| {
+            let mut network = NetworkSpec::forwarding(self.build.spec.communicator.port);
+            network.device = device;
+            for forward in &mut network.forwards {
+                forward.host_port = self.options.ssh_port;
+            }
+            network
         });
         spec.tpm = machine.tpm.then(|| TpmSpec { state_dir: self.run.file("tpm") });
         spec.display = if self.options.vnc || machine.display == template::Display::Vnc {
@@ -128,16 +132,21 @@ impl Job {
                 Ok(vm) => {
                     let vm = self.watch(vm);
                     let patience = Duration::from_secs(60);
-                    match Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await {
+                    match Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await
+                    {
                         Ok(guest) => resumed = Some((vm, guest)),
                         Err(error) => {
-                            self.events.note(format!("the saved state did not answer ({error}); booting instead"));
+                            self.events.note(format!(
+                                "the saved state did not answer ({error}); booting instead"
+                            ));
                             vm.power_off().await?;
                         }
                     }
                 }
                 Err(gilt_vm::Error::StateMismatch { reason, .. }) => {
-                    self.events.note(format!("the saved state cannot be resumed ({reason}); booting instead"));
+                    self.events.note(format!(
+                        "the saved state cannot be resumed ({reason}); booting instead"
+                    ));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -154,7 +163,8 @@ impl Job {
                 let vm = self.driver.start(&spec, self.run.path(), StartFrom::PowerOn).await?;
                 let vm = self.watch(vm);
                 let patience = self.build.spec.communicator.timeout;
-                let guest = Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await?;
+                let guest =
+                    Guest::connect(self, vm.as_ref(), &access, served.clone(), patience).await?;
                 (vm, guest)
             }
         };
@@ -233,9 +243,7 @@ impl Machine {
         let checkpoints = job.checkpoints.clone();
         let saved = job
             .blocking(move || {
-                checkpoints
-                    .publish(&staging, record)
-                    .map_err(StageError::io("save a checkpoint"))
+                checkpoints.publish(&staging, record).map_err(StageError::io("save a checkpoint"))
             })
             .await?;
         self.parent = Some(key.to_owned());

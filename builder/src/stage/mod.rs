@@ -27,8 +27,12 @@ use gilt_vm::{Vm, VmDriver};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long cancelled work on the host may take to notice.
+const SETTLE: Duration = Duration::from_secs(30);
 
 pub use error::StageError;
 
@@ -49,6 +53,7 @@ pub struct Job {
     live: Mutex<Option<Arc<dyn Vm>>>,
     current: Mutex<Stage>,
     keep: AtomicBool,
+    workers: TaskTracker,
 }
 
 /// How to build, as opposed to what: none of it is part of a key.
@@ -62,6 +67,8 @@ pub struct Options {
     pub on_error: OnError,
     /// Worker threads for imaging.
     pub threads: usize,
+    /// Port of 127.0.0.1 that leads to the guest's SSH; a free one where not given.
+    pub ssh_port: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -100,6 +107,7 @@ impl Job {
             live: Mutex::new(None),
             current: Mutex::new(Stage::Prepare),
             keep: AtomicBool::new(false),
+            workers: TaskTracker::new(),
         }
     }
 
@@ -116,6 +124,20 @@ impl Job {
 
     pub fn current_stage(&self) -> Stage {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no work of this build runs beside the runtime any more, and removes what it had
+    /// begun. Work that watches `cancel` ends soon after it.
+    pub async fn settle(&self) {
+        self.workers.close();
+        if tokio::time::timeout(SETTLE, self.workers.wait()).await.is_err() {
+            self.events
+                .warn("work on the host does not end; its files are swept by the next build");
+            return;
+        }
+        if let Err(error) = self.home.remove_staging(&self.id) {
+            self.events.warn(format!("half-made files could not be removed: {error}"));
+        }
     }
 
     /// The person at the terminal wants disks and files left where they are.
@@ -168,7 +190,7 @@ impl Job {
         &self,
         work: impl FnOnce() -> Result<T, StageError> + Send + 'static,
     ) -> Result<T, StageError> {
-        match tokio::task::spawn_blocking(work).await {
+        match self.workers.spawn_blocking(work).await {
             Ok(done) => done,
             Err(panic) => Err(StageError::Imaging(format!("a worker died: {panic}"))),
         }

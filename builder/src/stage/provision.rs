@@ -4,8 +4,8 @@ use super::guest::Command;
 use super::machine::Machine;
 use super::{Job, OnError, StageError};
 use crate::event::Event;
-use crate::template::model::{Action, Code, FileTransfer, Provisioner, Shell, UploadSource};
 use crate::template::RuntimeValues;
+use crate::template::model::{Action, Code, FileTransfer, Provisioner, Shell, UploadSource};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,9 @@ pub async fn run(
         match &step.action {
             Action::Shell(shell) => run_shell(job, machine, around, step, shell).await?,
             Action::File(transfer) => copy(job, machine, around, transfer).await?,
-            Action::Restart(restart) => machine.guest.restart(machine.vm.as_ref(), restart.timeout).await?,
+            Action::Restart(restart) => {
+                machine.guest.restart(machine.vm.as_ref(), restart.timeout).await?
+            }
             Action::Breakpoint(stop) => breakpoint(job, machine, stop.note.as_deref()).await?,
             Action::PowerShell(_)
             | Action::WindowsShell(_)
@@ -67,8 +69,8 @@ async fn run_shell(
         }
         Code::Script(file) => {
             let path = super::input::local_path(job, file).await?;
-            let bytes = std::fs::read(&path)
-                .map_err(StageError::io(format!("read {}", path.display())))?;
+            let bytes =
+                std::fs::read(&path).map_err(StageError::io(format!("read {}", path.display())))?;
             let own = bytes.starts_with(b"#!");
             (bytes, (!own).then(|| shell.shell.clone()))
         }
@@ -130,7 +132,9 @@ async fn copy(
             let name = destination.expand(&around.values);
             let name = if name.is_empty() { file_name(&from) } else { name };
             let to = inside(&around.output, &name).ok_or_else(|| {
-                StageError::Input(format!("the destination {name:?} leads out of the output folder"))
+                StageError::Input(format!(
+                    "the destination {name:?} leads out of the output folder"
+                ))
             })?;
             if let Some(parent) = to.parent() {
                 std::fs::create_dir_all(parent)
@@ -155,7 +159,8 @@ fn file_name(path: &str) -> String {
 async fn breakpoint(job: &Job, machine: &Machine, note: Option<&str>) -> Result<(), StageError> {
     use std::io::IsTerminal;
     if !std::io::stdin().is_terminal() || job.options.on_error != OnError::Ask {
-        job.events.note("breakpoint passed: no one is asked (--on-error=ask on a terminal stops here)");
+        job.events
+            .note("breakpoint passed: no one is asked (--on-error=ask on a terminal stops here)");
         return Ok(());
     }
     let note = note.unwrap_or("breakpoint");

@@ -5,8 +5,8 @@ use super::{Job, StageError};
 use crate::pipeline::Target;
 use crate::plan::Plan;
 use gilt_store::{
-    Artifact, Builder, Input, LayerKey, ManifestFields, OsFacts, Package,
-    PublishRequest, Source, Store, Tests, Watch,
+    Artifact, Builder, Input, LayerKey, ManifestFields, OsFacts, Package, PublishRequest, Source,
+    Store, Tests, Watch,
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -59,11 +59,9 @@ async fn open(job: &Job, target: &Target) -> Result<Store, StageError> {
         .store
         .clone()
         .or_else(|| publish.and_then(|p| p.store.clone()))
-        .map_or_else(crate::store_place::default_url, Ok)
-        .map_err(|error| StageError::Store(error.to_string()))?;
-    let options = crate::store_place::open_options()
-        .map_err(|error| StageError::Store(error.to_string()))?;
-    Store::open(&url, options).await.map_err(store_error)
+        .or_else(crate::image_store::default_url)
+        .ok_or_else(|| StageError::Input("no store is named; see --store".into()))?;
+    Store::open(&url, crate::image_store::options()).await.map_err(store_error)
 }
 
 fn store_error(error: gilt_store::Error) -> StageError {
@@ -104,9 +102,8 @@ pub async fn run(
     let parts = {
         let wim = wim.clone();
         job.blocking(move || {
-            let wim = gilt_wim::Wim::open(&wim)
-                .map_err(|error| StageError::Imaging(error.to_string()))?;
-            Ok(crate::wim_parts::WimParts::of(&wim))
+            crate::image_store::segments(&wim)
+                .map_err(|error| StageError::Imaging(error.to_string()))
         })
         .await?
     };
@@ -141,7 +138,7 @@ pub async fn run(
         file_name: "install.wim".into(),
         media_type: "application/x-ms-wim".into(),
         file: Source::Path(wim),
-        segments: Box::new(parts),
+        segments: parts,
         manifest,
         artifacts,
         by: None,
@@ -166,9 +163,9 @@ pub async fn run(
     if let Some(channel) = job.build.spec.publish.as_ref().and_then(|p| p.channel.clone()) {
         assign(job, &store, &published, channel).await?;
     }
-    let result =
-        Result_ { store: store.id().to_owned(), image, version: published.version };
-    let bytes = serde_json::to_vec(&result).map_err(|error| StageError::Store(error.to_string()))?;
+    let result = Result_ { store: store.id().to_owned(), image, version: published.version };
+    let bytes =
+        serde_json::to_vec(&result).map_err(|error| StageError::Store(error.to_string()))?;
     crate::home::write_atomically(&result_path(job, keys), &bytes)
         .map_err(StageError::io("remember what was published"))?;
     Ok(Published { version: format!("{}@{}", published.image, published.version) })

@@ -23,7 +23,9 @@ pub struct Tested {
 
 pub async fn run(job: &Job, captured: Captured) -> Result<Tested, StageError> {
     if job.build.spec.guest == GuestKind::Windows {
-        return Err(StageError::Input("this version of gilt does not test Windows images yet".into()));
+        return Err(StageError::Input(
+            "this version of gilt does not test Windows images yet".into(),
+        ));
     }
     let access = Access::for_test(TEST_USER)?;
     let disk = job.run.file("test.qcow2");

@@ -161,7 +161,12 @@ fn variable_value(
     }
     if let Some((node, path)) = from_files.get(name) {
         let base = path.parent().unwrap_or(Path::new("."));
-        return node_value(&limits, node, base, cx);
+        let before = cx.problems.len();
+        let value = node_value(&limits, node, base, cx);
+        for problem in cx.problems.iter_mut().skip(before) {
+            problem.message = format!("{}: `{name}`: {}", path.display(), problem.message);
+        }
+        return value;
     }
     let standard = format!("GILT_VAR_{name}");
     for source in std::iter::once(standard.as_str()).chain(variable.env.as_deref()) {

@@ -7,9 +7,12 @@ use crate::inventory::{Inventory, inventory};
 use crate::lookup::TreeView;
 use crate::partition::{FoundVolume, PartitionChoice, find_volume};
 use crate::volume::FileSystem;
+use crate::windows::image_properties;
 use gilt_disk::{Disk, OpenOptions, open_with};
+use gilt_ntfs::SpecialPolicy;
 use gilt_wim::tree::{ContentSource, Sha1, Tree};
 use gilt_wim::{ImageInfo, ImageSource, Progress, Wim, WriteOptions, Written, create};
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -27,18 +30,11 @@ pub struct CaptureRequest<'a> {
     pub info: ImageInfo,
     /// Compression, threads, lenders.
     pub write: WriteOptions,
-    /// An earlier capture of a disk that this one is built over. Its index, which lies beside it, tells
-    /// what need not be read; its resources are copied.
-    pub previous: Option<PathBuf>,
-    /// Write an index beside the WIM for the next capture.
-    pub write_index: bool,
-    /// Read everything all the same, and fail when the index was wrong.
-    pub verify_incremental: bool,
     pub progress: &'a dyn Progress,
 }
 
 impl<'a> CaptureRequest<'a> {
-    /// A full capture with the usual exclusions and an index for the next one.
+    /// A full capture with the usual exclusions.
     pub fn new(disk: &'a Path, out: &'a Path, name: &str, progress: &'a dyn Progress) -> Self {
         Self {
             disk,
@@ -48,12 +44,23 @@ impl<'a> CaptureRequest<'a> {
             out,
             info: ImageInfo::named(name),
             write: WriteOptions::default(),
-            previous: None,
-            write_index: true,
-            verify_incremental: false,
             progress,
         }
     }
+}
+
+/// What a capture may take from an earlier one and leave for a later one; and what it does with files
+/// whose contents are not on the volume.
+#[derive(Clone, Debug, Default)]
+pub struct CaptureOptions {
+    /// An earlier capture of a disk that this one is built over. Its index, which lies beside it, tells
+    /// what need not be read; its resources are copied.
+    pub previous: Option<PathBuf>,
+    /// Write an index beside the WIM for the next capture.
+    pub write_index: bool,
+    /// Read everything all the same, and fail when the index was wrong.
+    pub verify_incremental: bool,
+    pub specials: SpecialPolicy,
 }
 
 /// What was captured.
@@ -65,6 +72,7 @@ pub struct Captured {
     pub partition: u32,
     pub file_system: FileSystem,
     pub label: String,
+    /// Of a Linux.
     pub inventory: Option<Inventory>,
     pub excluded: Excluded,
     pub incremental: Incremental,
@@ -92,6 +100,10 @@ pub enum Incremental {
 
 /// Captures the file system of a powered-off machine into a new WIM of one image.
 pub fn capture(request: &CaptureRequest<'_>) -> Result<Captured> {
+    capture_with(request, &CaptureOptions::default())
+}
+
+pub fn capture_with(request: &CaptureRequest<'_>, options: &CaptureOptions) -> Result<Captured> {
     let disk = open_with(request.disk, &request.open)?;
     let mut found = find_volume(&disk, request.partition)?;
     let file_system = found.reader.file_system();
@@ -104,20 +116,32 @@ pub fn capture(request: &CaptureRequest<'_>) -> Result<Captured> {
         }
     };
     let ignores_case = file_system.ignores_case();
-    let (tree, excluded) = rules.apply(std::mem::take(&mut found.tree), ignores_case);
+    let whole = std::mem::take(&mut found.tree);
+    let (tree, excluded) = rules.apply(&whole, ignores_case, &HashSet::new());
+    let left_out = found.reader.judge_specials(options.specials, &|id| excluded.keeps(id))?;
+    let (tree, excluded) = match left_out.is_empty() {
+        true => (tree, excluded),
+        false => rules.apply(&whole, ignores_case, &left_out.into_iter().collect()),
+    };
+    drop(whole);
     let contents = found.reader.contents();
-    let inventory = inventory(TreeView { tree: &tree, contents, ignores_case })?;
+    let view = TreeView { tree: &tree, contents, ignores_case };
+    let inventory = inventory(view)?;
+    let mut info = request.info.clone();
+    if file_system == FileSystem::Ntfs {
+        describe_windows(view, &mut info)?;
+    }
 
     let mut write = request.write.clone();
-    let (known, mut incremental) = known_contents(request, &disk, &found, &tree, &mut write)?;
+    let (known, mut incremental) =
+        known_contents(request, options, &disk, &found, &tree, &mut write)?;
     let mixed = WithKnown { contents, known: &known };
-    if request.verify_incremental && matches!(incremental, Incremental::Used { .. }) {
+    if options.verify_incremental && matches!(incremental, Incremental::Used { .. }) {
         let files = verify_known(contents, &known, write.threads, request.progress)?;
         if let Incremental::Used { verified_files, .. } = &mut incremental {
             *verified_files = files;
         }
     }
-    let info = request.info.clone();
     let image = ImageSource { tree: &tree, contents: &mixed, info: info.clone() };
     // The WIM gets its name only when the source is proved to have been one state of the disk.
     let partial = Partial::beside(request.out);
@@ -126,7 +150,7 @@ pub fn capture(request: &CaptureRequest<'_>) -> Result<Captured> {
         return Err(CaptureError::Changed { path });
     }
     // A snapshot inside an image shares its file with what came after it: no layers to compare.
-    let with_index = request.write_index && request.open.snapshot.is_none();
+    let with_index = options.write_index && request.open.snapshot.is_none();
     let index = index_path(request.out);
     // An older index of that name is not this WIM's.
     let _ = std::fs::remove_file(&index);
@@ -149,15 +173,31 @@ pub fn capture(request: &CaptureRequest<'_>) -> Result<Captured> {
     })
 }
 
+/// Fills what deployment tools read, from the offline hives; what the request says stays.
+fn describe_windows(view: TreeView<'_>, info: &mut ImageInfo) -> Result<()> {
+    let Some(properties) = image_properties(view)? else { return Ok(()) };
+    info.set_windows(&properties.windows);
+    let set = |info: &mut ImageInfo, name: &str, value: &Option<String>| {
+        if let Some(value) = value.as_ref().filter(|_| info.xml.text_at(name).is_none()) {
+            info.xml.set(name, value);
+        }
+    };
+    set(info, "FLAGS", &properties.flags);
+    set(info, "DISPLAYNAME", &properties.display_name);
+    set(info, "DISPLAYDESCRIPTION", &properties.display_name);
+    Ok(())
+}
+
 /// What the index of an earlier capture knows; its WIM becomes a lender.
 fn known_contents(
     request: &CaptureRequest<'_>,
+    options: &CaptureOptions,
     disk: &Disk,
     found: &FoundVolume,
     tree: &Tree,
     write: &mut WriteOptions,
 ) -> Result<(Known, Incremental)> {
-    let Some(previous) = &request.previous else {
+    let Some(previous) = &options.previous else {
         return Ok((Known::default(), Incremental::NotAsked));
     };
     let wim = Wim::open(previous)?;

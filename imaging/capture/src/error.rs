@@ -13,6 +13,12 @@ pub enum CaptureError {
     #[error("ext4: {0}")]
     Ext4(#[from] gilt_ext4::Ext4Error),
 
+    #[error("NTFS: {0}")]
+    Ntfs(#[from] gilt_ntfs::Error),
+
+    #[error(transparent)]
+    Windows(#[from] crate::windows::WindowsError),
+
     #[error(transparent)]
     Wim(#[from] gilt_wim::Error),
 

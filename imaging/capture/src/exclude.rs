@@ -12,6 +12,7 @@
 use crate::error::{CaptureError, Result};
 use crate::volume::FileSystem;
 use gilt_wim::tree::{Entry, Name, Node, NodeId, Tree};
+use std::collections::HashSet;
 
 /// DISM's own list and what wimlib adds to it.
 const WINDOWS_DEFAULT: &[&str] = &[
@@ -124,6 +125,15 @@ fn name_matches(pattern: &str, name: &str, ignores_case: bool) -> bool {
 pub struct Excluded {
     /// Paths whose whole content was left out, with `/`.
     pub paths: Vec<String>,
+    /// For each node of the tree before, whether it was kept; empty when all were.
+    kept: Vec<bool>,
+}
+
+impl Excluded {
+    /// Whether a node of the tree before is in the tree after.
+    pub fn keeps(&self, id: NodeId) -> bool {
+        self.kept.get(id.0 as usize).copied().unwrap_or(true)
+    }
 }
 
 impl ExcludeRules {
@@ -144,7 +154,13 @@ impl ExcludeRules {
     pub fn usual_for(file_system: FileSystem) -> Self {
         match file_system {
             FileSystem::Ext4 => Self::linux_default(),
+            FileSystem::Ntfs | FileSystem::Fat => Self::windows_default(),
         }
+    }
+
+    /// What is usually left out, whichever system it is.
+    pub fn usual() -> Self {
+        Self::from_list(&[LINUX_DEFAULT, WINDOWS_DEFAULT].concat())
     }
 
     fn from_list(list: &[&str]) -> Self {
@@ -222,29 +238,37 @@ impl ExcludeRules {
         self.exceptions.iter().any(|rule| rule.matches(path, ignores_case))
     }
 
-    /// The tree without what is excluded.
-    pub fn apply(&self, tree: Tree, ignores_case: bool) -> (Tree, Excluded) {
-        if self.excluded.is_empty() {
-            return (tree, Excluded::default());
+    /// The tree without what is excluded, and without the nodes in `dropped`.
+    pub fn apply(
+        &self,
+        tree: &Tree,
+        ignores_case: bool,
+        dropped: &HashSet<NodeId>,
+    ) -> (Tree, Excluded) {
+        if self.excluded.is_empty() && dropped.is_empty() {
+            return (tree.clone(), Excluded::default());
         }
         let mut pruned = Pruned {
             rules: self,
             ignores_case,
-            old: &tree,
+            dropped,
+            old: tree,
             new_ids: vec![None; tree.nodes.len()],
             nodes: Vec::new(),
             path: Vec::new(),
             excluded: Excluded::default(),
         };
         pruned.keep_directory(Tree::ROOT, false);
-        let Pruned { nodes, excluded, .. } = pruned;
-        (Tree { nodes, security: tree.security }, excluded)
+        let Pruned { nodes, mut excluded, new_ids, .. } = pruned;
+        excluded.kept = new_ids.iter().map(Option::is_some).collect();
+        (Tree { nodes, security: tree.security.clone() }, excluded)
     }
 }
 
 struct Pruned<'a> {
     rules: &'a ExcludeRules,
     ignores_case: bool,
+    dropped: &'a HashSet<NodeId>,
     old: &'a Tree,
     new_ids: Vec<Option<NodeId>>,
     nodes: Vec<Node>,
@@ -276,6 +300,10 @@ impl Pruned<'_> {
     fn keep(&mut self, entry: &Entry, inside: bool) -> Option<NodeId> {
         let node = self.old.node(entry.node);
         let excepted = self.rules.excepted(&self.path, self.ignores_case);
+        if self.dropped.contains(&entry.node) {
+            self.excluded.paths.push(format!("/{}", self.path.join("/")));
+            return None;
+        }
         let excluded = !excepted && (inside || self.rules.excluded(&self.path, self.ignores_case));
         let is_folder = node.is_directory() && node.reparse().is_none();
         if !excluded {
@@ -395,7 +423,7 @@ mod tests {
             "/tmp/c",
             "/d.LOG",
         ]);
-        let (kept, excluded) = rules.apply(full, true);
+        let (kept, excluded) = rules.apply(&full, true, &HashSet::new());
         assert_eq!(
             all(&kept),
             [

@@ -18,9 +18,10 @@ mod partition;
 mod volume;
 pub mod windows;
 
-pub use capture::{CaptureRequest, Captured, Incremental, capture};
+pub use capture::{CaptureOptions, CaptureRequest, Captured, Incremental, capture, capture_with};
 pub use error::{CaptureError, Result};
 pub use exclude::{ExcludeRules, Excluded, ScriptSection};
+pub use gilt_ntfs::{Elsewhere, Encrypted, SpecialPolicy};
 pub use index::index_path;
 pub use inventory::{Inventory, OperatingSystem, Package, inventory};
 pub use layout::{BootLoader, ExtraFile, LaidOut, LayoutRequest, OutFormat, layout};

@@ -162,11 +162,11 @@ fn probe(disk: &dyn BlockRead) -> Result<VolumeKind> {
     } else if at(3, b"ReFS") {
         other("ReFS, which is not read")
     } else if at(3, b"NTFS    ") {
-        other("NTFS")
+        VolumeKind::Readable(FileSystem::Ntfs)
     } else if at(3, b"EXFAT   ") {
         other("exFAT, which is not read")
     } else if at(82, b"FAT32") || at(54, b"FAT1") {
-        other("FAT")
+        VolumeKind::Readable(FileSystem::Fat)
     } else if at(0, b"LUKS\xba\xbe") {
         other("encrypted by LUKS, which is not read")
     } else if at(512, b"LABELONE") || at(0x218, b"LVM2 001") {
@@ -239,6 +239,8 @@ fn open(candidate: Candidate, sector_bytes: u32) -> Result<Option<FoundVolume>> 
 fn has_system(volume: &FoundVolume) -> bool {
     let view = volume.view();
     match volume.reader.file_system() {
+        FileSystem::Ntfs => view.is_directory("/Windows/System32"),
+        FileSystem::Fat => false,
         FileSystem::Ext4 => {
             view.find_link("/etc/os-release").is_some()
                 || view.find("/usr/lib/os-release").is_some()

@@ -4,7 +4,8 @@ mod common;
 
 use common::{Cancelled, assert_same, disk, facts, run, stage};
 use gilt_capture::{
-    CaptureError, CaptureRequest, Captured, ExcludeRules, Incremental, PartitionChoice, capture,
+    CaptureError, CaptureOptions, CaptureRequest, Captured, ExcludeRules, Incremental,
+    PartitionChoice, capture, capture_with,
 };
 use gilt_wim::{Compression, Progress};
 use std::path::Path;
@@ -139,12 +140,19 @@ fn an_incremental_capture_equals_a_full_one_and_reads_only_what_changed() {
     std::fs::write(folder.join("new"), common::noise(999, 40_000)).expect("new file");
     run(folder, "qemu-img", &["convert", "-O", "qcow2", "disk.raw", "base.qcow2"]);
     let (base, top) = (folder.join("base.qcow2"), folder.join("top.qcow2"));
-    let lzx = |mut wanted: CaptureRequest<'_>| {
+    let lzx = |disk: &Path, out: &Path, previous: Option<&Path>| {
+        let mut wanted = request(disk, out, &());
         wanted.write.compression = Compression::Lzx;
-        capture(&wanted).expect("capture")
+        let options = CaptureOptions {
+            previous: previous.map(Path::to_owned),
+            write_index: true,
+            verify_incremental: true,
+            ..CaptureOptions::default()
+        };
+        capture_with(&wanted, &options).expect("capture")
     };
     let first = folder.join("first.wim");
-    lzx(request(&base, &first, &()));
+    lzx(&base, &first, None);
     // A file is overwritten in place behind the back of its inode, one is new, one is gone.
     let blocks = run(folder, "debugfs", &["-R", "blocks /usr/lib/file0200", "root.img"]);
     let block: u64 = blocks.split_whitespace().next().expect("block").parse().expect("number");
@@ -154,12 +162,9 @@ fn an_incremental_capture_equals_a_full_one_and_reads_only_what_changed() {
     );
 
     let full_out = folder.join("full.wim");
-    lzx(request(&top, &full_out, &()));
+    lzx(&top, &full_out, None);
     let out = folder.join("second.wim");
-    let mut wanted = request(&top, &out, &());
-    wanted.previous = Some(first.clone());
-    wanted.verify_incremental = true;
-    let second = lzx(wanted);
+    let second = lzx(&top, &out, Some(&first));
     let Incremental::Used { known_bytes, changed_bytes, verified_files } = second.incremental
     else {
         panic!("{:?}", second.incremental)
@@ -176,9 +181,7 @@ fn an_incremental_capture_equals_a_full_one_and_reads_only_what_changed() {
 
     // The same disk again: nothing is read.
     let again = folder.join("again.wim");
-    let mut wanted = request(&top, &again, &());
-    wanted.previous = Some(out.clone());
-    let third = lzx(wanted);
+    let third = lzx(&top, &again, Some(&out));
     assert!(
         matches!(third.incremental, Incremental::Used { changed_bytes: 0, .. }),
         "{:?}",
@@ -188,9 +191,7 @@ fn an_incremental_capture_equals_a_full_one_and_reads_only_what_changed() {
 
     // A base that was written to since is not trusted.
     run(folder, "qemu-io", &["-c", "write 60M 4k", "base.qcow2"]);
-    let mut wanted = request(&top, &again, &());
-    wanted.previous = Some(out);
-    let ignored = lzx(wanted).incremental;
+    let ignored = lzx(&top, &again, Some(&out)).incremental;
     assert!(
         matches!(&ignored, Incremental::Ignored { reason } if reason.contains("not built over")),
         "{ignored:?}"

@@ -61,10 +61,4 @@ pub enum Error {
         /// The chunk size of this decompressor.
         chunk_bytes: u32,
     },
-    /// Not offered.
-    #[error("{what} is not supported")]
-    Unsupported {
-        /// What was asked for.
-        what: &'static str,
-    },
 }

@@ -91,6 +91,7 @@ pub struct Compressor {
 enum Encoder {
     Xpress(Box<xpress::Encoder>),
     Lzx(Box<lzx::Encoder>),
+    Lzms(Box<lzms::Encoder>),
 }
 
 impl Compressor {
@@ -100,7 +101,7 @@ impl Compressor {
         let inner = match codec {
             Codec::Xpress => Encoder::Xpress(Box::new(xpress::Encoder::new(level))),
             Codec::Lzx => Encoder::Lzx(Box::new(lzx::Encoder::new(chunk_bytes, level))),
-            Codec::Lzms => return Err(Error::Unsupported { what: "LZMS compression" }),
+            Codec::Lzms => Encoder::Lzms(Box::new(lzms::Encoder::new(level))),
         };
         Ok(Compressor { chunk_bytes, inner })
     }
@@ -118,6 +119,7 @@ impl Compressor {
         let written = match &mut self.inner {
             Encoder::Xpress(encoder) => encoder.compress(input, out),
             Encoder::Lzx(encoder) => encoder.compress(input, out),
+            Encoder::Lzms(encoder) => encoder.compress(input, out),
         };
         out.truncate(written.unwrap_or(0));
         written.is_some()

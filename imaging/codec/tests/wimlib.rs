@@ -143,6 +143,7 @@ fn wimlib_accepts(dir: &Path, wim: &[u8]) {
 fn both_ways(codec: Codec, compress: &[&str], chunk_bytes: u32, levels: &[Level]) {
     let dir = tempfile::tempdir().unwrap();
     for (name, data) in samples::all(chunk_bytes as usize) {
+        eprintln!("{codec} {chunk_bytes} {name}");
         let mut wim = Vec::new();
         for compress in compress {
             wim = capture(dir.path(), &data, compress, chunk_bytes);
@@ -177,16 +178,19 @@ fn lzx_chunks_of_32_kib_are_exchanged_with_wimlib() {
 
 #[test]
 fn lzx_chunks_of_64_kib_and_more_are_exchanged_with_wimlib() {
-    for order in 16..=21 {
-        both_ways(Codec::Lzx, &["LZX:20", "LZX:50"], 1 << order, &LEVELS);
+    for order in [16, 18, 21] {
+        both_ways(Codec::Lzx, &["LZX:50"], 1 << order, &LEVELS);
     }
 }
 
 #[test]
-fn lzms_chunks_of_wimlib_are_decoded() {
-    for order in [15, 16, 17, 20, 21] {
-        both_ways(Codec::Lzms, &["LZMS:20", "LZMS:50", "LZMS:100"], 1 << order, &[]);
-    }
+fn lzms_chunks_are_exchanged_with_wimlib() {
+    both_ways(Codec::Lzms, &["LZMS:20", "LZMS:100"], 32768, &LEVELS);
+}
+
+#[test]
+fn lzms_chunks_of_2_mib_are_exchanged_with_wimlib() {
+    both_ways(Codec::Lzms, &["LZMS:50"], 2 << 20, &[Level::Default]);
 }
 
 /// The translation of x86 addresses has rules of its own at the ends of a chunk.
@@ -194,7 +198,7 @@ fn lzms_chunks_of_wimlib_are_decoded() {
 fn lzms_chunks_of_code_and_of_every_small_size_are_decoded() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = samples::Random(11);
-    for round in 0..40 {
+    for round in 0..25 {
         let len = 32768 + 40 + round * 3 + random.below(10);
         let mut data = samples::code(len, round as u64 + 100);
         for at in [0, 1, 2, 32768, 32769] {

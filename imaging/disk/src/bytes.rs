@@ -16,6 +16,10 @@ pub fn be64(raw: &[u8], at: usize) -> Option<u64> {
     take(raw, at).map(u64::from_be_bytes)
 }
 
+pub fn le16(raw: &[u8], at: usize) -> Option<u16> {
+    take(raw, at).map(u16::from_le_bytes)
+}
+
 pub fn le32(raw: &[u8], at: usize) -> Option<u32> {
     take(raw, at).map(u32::from_le_bytes)
 }

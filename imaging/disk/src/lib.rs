@@ -23,6 +23,8 @@ mod partition;
 mod qcow2;
 mod raw;
 mod slice;
+mod vhd;
+mod vhdx;
 
 pub use block::{BlockRead, Extent, ExtentContent, extent_list};
 pub use cursor::BlockCursor;
@@ -35,3 +37,5 @@ pub use partition::{
 pub use qcow2::{Qcow2, write_qcow2};
 pub use raw::Raw;
 pub use slice::Slice;
+pub use vhd::Vhd;
+pub use vhdx::Vhdx;

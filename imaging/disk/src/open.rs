@@ -5,6 +5,8 @@ use crate::error::{DiskError, Result};
 use crate::file::ImageFile;
 use crate::qcow2::{self, Qcow2};
 use crate::raw::Raw;
+use crate::vhd::{self, Vhd};
+use crate::vhdx::{self, Vhdx};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +17,9 @@ const MAX_LAYERS: usize = 200;
 pub enum Format {
     Raw,
     Qcow2,
+    /// Also AVHDX.
+    Vhdx,
+    Vhd,
 }
 
 impl Format {
@@ -22,6 +27,8 @@ impl Format {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Vhdx => "VHDX",
+            Self::Vhd => "VHD",
         }
     }
 
@@ -30,6 +37,8 @@ impl Format {
         match name {
             "raw" => Some(Self::Raw),
             "qcow2" => Some(Self::Qcow2),
+            "vhdx" => Some(Self::Vhdx),
+            "vpc" => Some(Self::Vhd),
             _ => None,
         }
     }
@@ -107,7 +116,15 @@ pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Disk> 
 pub fn detect(file: &ImageFile) -> Result<Format> {
     let mut head = [0; 8];
     file.read_padded_at(0, &mut head).map_err(DiskError::io(file.path()))?;
-    Ok(if head.starts_with(&qcow2::MAGIC) { Format::Qcow2 } else { Format::Raw })
+    Ok(if head.starts_with(&qcow2::MAGIC) {
+        Format::Qcow2
+    } else if head == *vhdx::MAGIC {
+        Format::Vhdx
+    } else if vhd::footer_of(file)?.is_some() {
+        Format::Vhd
+    } else {
+        Format::Raw
+    })
 }
 
 struct Chain {
@@ -129,22 +146,7 @@ impl Chain {
         format: Option<Format>,
         snapshot: Option<&str>,
     ) -> Result<Arc<dyn BlockRead>> {
-        if self.layers.len() >= MAX_LAYERS {
-            let what = format!("backing chain has more than {MAX_LAYERS} images");
-            return Err(DiskError::Chain { path: path.into(), what });
-        }
-        let file = ImageFile::open(path, self.allow_in_use)?;
-        let same = |other: &Arc<ImageFile>| is_same_file(other, &file);
-        if self.files.iter().any(same) {
-            let what = "backing chain comes back to an image it has already".into();
-            return Err(DiskError::Chain { path: path.into(), what });
-        }
-        let file = Arc::new(file);
-        self.files.push(file.clone());
-        let format = match format {
-            Some(format) => format,
-            None => detect(&file)?,
-        };
+        let (file, format) = self.enter(path, format)?;
         if snapshot.is_some() && format != Format::Qcow2 {
             return Err(DiskError::Unsupported {
                 image: path.display().to_string(),
@@ -164,7 +166,128 @@ impl Chain {
                 Ok(Arc::new(Raw::new(file)))
             }
             Format::Qcow2 => self.open_qcow2(path, file, snapshot),
+            Format::Vhdx => Ok(self.open_vhdx(path, file)?),
+            Format::Vhd => Ok(self.open_vhd(path, file)?.0),
         }
+    }
+
+    /// Opens the next file of the chain.
+    fn enter(&mut self, path: &Path, format: Option<Format>) -> Result<(Arc<ImageFile>, Format)> {
+        if self.layers.len() >= MAX_LAYERS {
+            let what = format!("backing chain has more than {MAX_LAYERS} images");
+            return Err(DiskError::Chain { path: path.into(), what });
+        }
+        let file = ImageFile::open(path, self.allow_in_use)?;
+        let same = |other: &Arc<ImageFile>| is_same_file(other, &file);
+        if self.files.iter().any(same) {
+            let what = "backing chain comes back to an image it has already".into();
+            return Err(DiskError::Chain { path: path.into(), what });
+        }
+        let file = Arc::new(file);
+        self.files.push(file.clone());
+        let format = match format {
+            Some(format) => format,
+            None => detect(&file)?,
+        };
+        Ok((file, format))
+    }
+
+    /// The first of `names` that leads to a file of `format`, beside `child` if it is not absolute.
+    /// Names of Windows are tried as they are, and by their last part.
+    fn enter_parent(
+        &mut self,
+        child: &Path,
+        names: &[&str],
+        format: Format,
+    ) -> Result<(PathBuf, Arc<ImageFile>)> {
+        let mut tried = Vec::new();
+        for name in names {
+            let plain = name.replace('\\', "/");
+            let last = plain.rsplit('/').next().unwrap_or_default();
+            for path in [beside(child, &plain), beside(child, last)] {
+                if tried.contains(&path) {
+                    continue;
+                }
+                if !path.is_file() {
+                    tried.push(path);
+                    continue;
+                }
+                let (file, found) = self.enter(&path, None)?;
+                if found != format {
+                    return Err(DiskError::Chain {
+                        path,
+                        what: format!("is {}, its child needs {}", found.name(), format.name()),
+                    });
+                }
+                return Ok((path, file));
+            }
+        }
+        let tried: Vec<_> = tried.iter().map(|path| path.display().to_string()).collect();
+        Err(DiskError::Chain {
+            path: child.into(),
+            what: format!("its parent is not there (looked for {})", tried.join(", ")),
+        })
+    }
+
+    fn open_vhdx(&mut self, path: &Path, file: Arc<ImageFile>) -> Result<Arc<Vhdx>> {
+        let header = vhdx::Header::read(&file)?;
+        self.layers.push(LayerInfo {
+            path: path.into(),
+            format: Format::Vhdx,
+            disk_bytes: header.disk_bytes,
+            file_bytes: file.len_bytes(),
+            cluster_bytes: Some(header.block_bytes),
+            notes: header.notes(),
+        });
+        let parent: Option<Arc<dyn BlockRead>> = match &header.parent {
+            None => None,
+            Some(locator) => {
+                let (at, below) = self.enter_parent(path, &locator.paths(), Format::Vhdx)?;
+                let parent = self.open_vhdx(&at, below)?;
+                if !locator.accepts(parent.header().data_write) {
+                    return Err(DiskError::Chain {
+                        path: at,
+                        what: format!(
+                            "is not the parent {} was made over, or was changed since",
+                            path.display()
+                        ),
+                    });
+                }
+                if parent.header().sector_bytes != header.sector_bytes {
+                    let what = "has other sectors than its child".into();
+                    return Err(DiskError::Chain { path: at, what });
+                }
+                Some(parent)
+            }
+        };
+        Ok(Arc::new(Vhdx::new(header, file, parent)?))
+    }
+
+    fn open_vhd(&mut self, path: &Path, file: Arc<ImageFile>) -> Result<(Arc<Vhd>, [u8; 16])> {
+        let header = vhd::VhdHeader::read(&file)?;
+        let id = header.id;
+        self.layers.push(LayerInfo {
+            path: path.into(),
+            format: Format::Vhd,
+            disk_bytes: header.disk_bytes,
+            file_bytes: file.len_bytes(),
+            cluster_bytes: header.block_bytes(),
+            notes: if header.is_fixed() { vec!["fixed".into()] } else { vec![] },
+        });
+        let parent: Option<Arc<dyn BlockRead>> = match &header.parent {
+            None => None,
+            Some(wanted) => {
+                let names: Vec<&str> = wanted.paths.iter().map(String::as_str).collect();
+                let (at, below) = self.enter_parent(path, &names, Format::Vhd)?;
+                let (parent, id) = self.open_vhd(&at, below)?;
+                if id != wanted.id {
+                    let what = format!("is not the parent {} was made over", path.display());
+                    return Err(DiskError::Chain { path: at, what });
+                }
+                Some(parent)
+            }
+        };
+        Ok((Arc::new(Vhd::new(header, file, parent)), id))
     }
 
     fn open_qcow2(

@@ -51,7 +51,8 @@ pub(crate) struct BlobTable {
     pub solids: Vec<SolidRun>,
 }
 
-/// Neighbouring solid resources, numbered through as one.
+/// Neighbouring solid resources, numbered through as one: with each its blobs after it, or all
+/// resources first.
 #[derive(Default)]
 pub(crate) struct SolidRun {
     pub resources: Vec<ResourceHeader>,
@@ -83,9 +84,6 @@ impl BlobTable {
                     return Err(Error::corrupt(entry_at, "metadata", "solid", "not solid"));
                 }
                 if entry.resource.size_bytes == SOLID_MARK {
-                    if !run.blobs.is_empty() {
-                        table.solids.push(std::mem::take(&mut run));
-                    }
                     run.resources.push(entry.resource);
                 } else if run.resources.is_empty() {
                     return Err(Error::corrupt(

@@ -70,25 +70,29 @@ impl Wim {
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads.clamp(1, groups.len().max(1)))
-                .map(|_| {
-                    scope.spawn(|| {
-                        let done = work();
-                        stop.fetch_or(done.is_err(), Ordering::Relaxed);
-                        done
+        if threads <= 1 {
+            work()?;
+        } else {
+            std::thread::scope(|scope| {
+                let workers: Vec<_> = (0..threads.clamp(1, groups.len().max(1)))
+                    .map(|_| {
+                        scope.spawn(|| {
+                            let done = work();
+                            stop.fetch_or(done.is_err(), Ordering::Relaxed);
+                            done
+                        })
                     })
-                })
-                .collect();
-            let mut first = Ok(());
-            for worker in workers {
-                let done = worker.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
-                if matches!(first, Ok(()) | Err(Error::Cancelled)) && done.is_err() {
-                    first = done;
+                    .collect();
+                let mut first = Ok(());
+                for worker in workers {
+                    let done = worker.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
+                    if matches!(first, Ok(()) | Err(Error::Cancelled)) && done.is_err() {
+                        first = done;
+                    }
                 }
-            }
-            first
-        })?;
+                first
+            })?;
+        }
         let mut faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
         faults.sort_by_key(|(position, _)| *position);
         report.faults.extend(faults.into_iter().map(|(_, fault)| fault));

@@ -309,6 +309,12 @@ impl Wim {
     }
 }
 
+impl std::fmt::Debug for Wim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wim").field("header", self.header()).finish_non_exhaustive()
+    }
+}
+
 fn open_file(reader: Arc<dyn ReadAt>) -> Result<(Header, Arc<Backing>)> {
     let len_bytes = reader.len().doing(|| "length of the WIM".into())?;
     if len_bytes < HEADER_BYTES as u64 {

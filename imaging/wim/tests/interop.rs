@@ -131,3 +131,35 @@ fn the_same_tree_gives_the_same_bytes_with_any_number_of_threads() {
         assert!(files.windows(2).all(|pair| pair[0] == pair[1]), "{compression:?}");
     }
 }
+
+#[test]
+fn wimlib_and_7zip_read_our_solid_resources() {
+    let temp = TempDir::new().unwrap();
+    let dir = temp.path().join("in");
+    sample(&dir);
+    for (solid_compression, solid_chunk_bytes) in
+        [(Compression::Lzx, 1 << 16), (Compression::Xpress, 1 << 15), (Compression::None, 1 << 20)]
+    {
+        let options = WriteOptions {
+            solid: true,
+            solid_compression,
+            solid_chunk_bytes,
+            ..options(Compression::Lzx)
+        };
+        let path = temp.path().join(format!("{}.esd", solid_compression.name()));
+        create_from(&dir, &path, &options);
+        wimlib(&["verify", text(&path)]);
+        let out = temp.path().join(format!("{}-wimlib", solid_compression.name()));
+        wimlib(&["apply", text(&path), "1", text(&out), "--unix-data"]);
+        assert_same(&dir, &out);
+        let wim = Wim::open(&path).unwrap();
+        assert_eq!(wim.header().version, 0xe00);
+        assert!(wim.verify(2, &()).unwrap().faults.is_empty());
+        let out = temp.path().join(format!("{}-ours", solid_compression.name()));
+        extract(&wim, &out);
+        assert_same(&dir, &out);
+        let again = temp.path().join("again.esd");
+        create_from(&dir, &again, &WriteOptions { threads: 1, ..options });
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&again).unwrap());
+    }
+}

@@ -302,12 +302,7 @@ async fn checkpoint(bench: &Bench) -> Result<(), Failure> {
     let way_in = bench.login.connect(&*vm, BOOT).await?;
     let boot = boot_id(&*way_in).await?;
     run(&*way_in, "printf BEFORE | dd of=/dev/vda conv=fsync 2>/dev/null").await?;
-    let request = CheckpointRequest {
-        new_overlays: vec![next.clone()],
-        memory_state: None,
-        uefi_variables: None,
-        tpm_state: None,
-    };
+    let request = CheckpointRequest { new_overlays: vec![next.clone()], ..Default::default() };
     let made = vm.checkpoint(&request).await?;
     claim(made.disks == [base.clone()], "the frozen disk is the one it began with")?;
     claim(vm.disks() == [next.clone()], "it goes on over the new one")?;
@@ -331,7 +326,6 @@ async fn checkpoint(bench: &Bench) -> Result<(), Failure> {
     bench.driver.flatten(&next, &raw, DiskFormat::Raw).await?;
     claim(std::fs::read(&raw)?.starts_with(b"AFTER!"), "each checkpoint holds its own time")
 }
-
 async fn resume(bench: &Bench) -> Result<(), Failure> {
     let (base, next) = (bench.path("base.qcow2"), bench.path("next.qcow2"));
     let memory = bench.path("memory");
@@ -343,8 +337,7 @@ async fn resume(bench: &Bench) -> Result<(), Failure> {
     let request = CheckpointRequest {
         new_overlays: vec![next],
         memory_state: Some(memory.clone()),
-        uefi_variables: None,
-        tpm_state: None,
+        ..Default::default()
     };
     vm.checkpoint(&request).await?;
     run(&*way_in, "echo lost > /tmp/m; printf AFTER! | dd of=/dev/vda conv=fsync").await?;
@@ -373,8 +366,7 @@ async fn state_mismatch(bench: &Bench) -> Result<(), Failure> {
     let request = CheckpointRequest {
         new_overlays: Vec::new(),
         memory_state: Some(memory.clone()),
-        uefi_variables: None,
-        tpm_state: None,
+        ..Default::default()
     };
     vm.checkpoint(&request).await?;
     vm.power_off().await?;

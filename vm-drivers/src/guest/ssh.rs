@@ -225,8 +225,6 @@ impl Ssh {
         let mut last_seen = String::from("no connection was tried");
         let mut first_refusal: Option<Instant> = None;
         loop {
-            // From before the login on, so that no reset is missed.
-            let events = vm.events();
             let tried = tokio::select! {
                 biased;
                 tried = try_once(target, &mut last_seen) => tried,
@@ -244,6 +242,9 @@ impl Ssh {
             };
             let pause = match tried {
                 Ok(handle) => {
+                    // A try may have begun before the reboot of an installer, and be answered
+                    // after it: only resets from the login on end this connection.
+                    let events = vm.events();
                     let (sender, reset) = watch::channel(false);
                     return Ok(Ssh {
                         reset,

@@ -7,13 +7,13 @@ mod diff;
 mod export;
 mod extract;
 mod info;
-mod interrupt;
+pub(super) mod interrupt;
 mod ls;
 mod optimize;
 mod split;
-mod target;
+pub(super) mod target;
 mod verify;
-mod write;
+pub(super) mod write;
 
 use super::{Context, Exit, Failure};
 use clap::Subcommand;

@@ -28,8 +28,10 @@ fi
 if ! kept ssh-host-keys; then
     step "SSH host keys"
     rm -f /etc/ssh/ssh_host_*
-    if [ -d /run/systemd/system ] && [ -x /usr/sbin/sshd ]; then
-        # Each machine made of the image gets keys of its own before its sshd starts.
+    # Debian makes host keys only when the package is installed. Without a unit that does it at
+    # boot, one is added, so that each machine made of the image gets keys of its own.
+    if [ -d /run/systemd/system ] && [ -x /usr/sbin/sshd ] &&
+        ! grep -rqs ssh-keygen /etc/systemd/system /usr/lib/systemd/system /lib/systemd/system; then
         cat > /etc/systemd/system/gilt-ssh-host-keys.service <<'UNIT'
 [Unit]
 Description=Make this machine's SSH host keys

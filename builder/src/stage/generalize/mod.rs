@@ -14,6 +14,14 @@ use std::path::PathBuf;
 
 const LINUX: &str = include_str!("linux.sh");
 
+/// What gilt itself runs in the guest; part of the generalized disk's key.
+pub fn script(guest: GuestKind) -> &'static str {
+    match guest {
+        GuestKind::Linux => LINUX,
+        GuestKind::Windows => "",
+    }
+}
+
 /// A powered-off disk that was proven to hold nothing of the build.
 pub struct Generalized {
     pub disk: PathBuf,
@@ -39,14 +47,13 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
     match job.build.spec.guest {
         GuestKind::Linux => linux(job, &mut machine, &keep).await?,
         GuestKind::Windows => {
-            return Err(StageError::Input("this version of gilt does not generalize Windows yet".into()));
+            return Err(StageError::Input(
+                "this version of gilt does not generalize Windows yet".into(),
+            ));
         }
     }
-    let reason = machine
-        .vm
-        .exit_watch()
-        .wait_at_most(options.shutdown_timeout, machine.vm.serial())
-        .await?;
+    let reason =
+        machine.vm.exit_watch().wait_at_most(options.shutdown_timeout, machine.vm.serial()).await?;
     if reason != ExitReason::PoweredOff {
         return Err(StageError::Guest(format!("generalize did not end in a power-off: {reason}")));
     }
@@ -81,7 +88,9 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
     let checkpoints = job.checkpoints.clone();
     let saved = job
         .blocking(move || {
-            checkpoints.publish(&staging, record).map_err(StageError::io("keep the generalized disk"))
+            checkpoints
+                .publish(&staging, record)
+                .map_err(StageError::io("keep the generalized disk"))
         })
         .await?;
     Ok(Generalized { disk: saved.disk(), public_keys, _proven: () })
@@ -122,7 +131,8 @@ async fn prove(
     public_keys: Vec<String>,
     keep: Vec<String>,
 ) -> Result<(), StageError> {
-    let secrets = job.build.spec.secrets.values().map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>();
+    let secrets =
+        job.build.spec.secrets.values().map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>();
     let left = job
         .blocking(move || {
             let volume = super::capture::open_volume(&disk)?;
@@ -140,7 +150,8 @@ async fn prove(
         None => Ok(()),
         Some(first) => {
             for leftover in &left {
-                job.events.warn(format!("left in the image: {} ({})", leftover.path, leftover.what));
+                job.events
+                    .warn(format!("left in the image: {} ({})", leftover.path, leftover.what));
             }
             Err(StageError::Leftovers { count: left.len(), first: first.clone() })
         }

@@ -149,7 +149,10 @@ fn check_boot_step(step: &BootStep, node: &Node, cx: &mut Cx) {
     if let (Some(node), Some(text)) = (at("wait_serial"), &step.wait_serial)
         && let Err(error) = gilt_vm::serial::SerialPattern::parse(&text.expand(&sample()))
     {
-        cx.error(node.span, error.to_string());
+        let error = error.to_string();
+        let why = error.lines().last().unwrap_or_default();
+        let why = why.strip_prefix("error: ").unwrap_or(why);
+        cx.error(node.span, format!("`{}` is not a regular expression: {why}", text.shown()));
     }
     if let (Some(node), Some(text)) = (at("wait_screen"), &step.wait_screen) {
         let text = text.expand(&sample());

@@ -22,7 +22,6 @@ impl Targets {
     }
 
     /// Makes addresses absolute.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the encoder"))]
     pub(super) fn translate(&mut self, data: &mut [u8]) {
         self.each(data, true);
     }

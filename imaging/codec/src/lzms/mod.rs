@@ -17,9 +17,11 @@
 
 mod addresses;
 mod decode;
+mod encode;
 mod model;
 
 pub(crate) use decode::Decoder;
+pub(crate) use encode::Encoder;
 
 const NAME: &str = "LZMS";
 

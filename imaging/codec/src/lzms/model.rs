@@ -109,7 +109,7 @@ impl<T: Copy> Recent<T> {
         self.entries = [entry, a, b, c];
     }
 
-    #[expect(dead_code, reason = "for the encoder")]
+    /// Entry `index` (0 to 2) of those available.
     pub(super) fn get(&self, index: usize, waiting: bool) -> T {
         self.entries[(index + usize::from(waiting)) & 3]
     }

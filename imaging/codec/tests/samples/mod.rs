@@ -138,6 +138,7 @@ pub fn mixture(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Named data for chunks of `chunk` bytes: several chunks and a last one that is not full.
+#[allow(dead_code, reason = "not every test uses it")]
 pub fn all(chunk: usize) -> Vec<(&'static str, Vec<u8>)> {
     let len = (chunk * 5 / 2).min(chunk + 700_000) + 77;
     vec![

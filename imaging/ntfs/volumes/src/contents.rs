@@ -78,7 +78,9 @@ pub fn bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
                         out.extend_from_slice(&(base + i * 8).to_le_bytes());
                     }
                 }
-                4 => out.extend_from_slice(&[0x48, 0x8B, 0x05, rng.next_u64() as u8, 0, 0, 0, 0xE8]),
+                4 => {
+                    out.extend_from_slice(&[0x48, 0x8B, 0x05, rng.next_u64() as u8, 0, 0, 0, 0xE8])
+                }
                 _ => out.extend_from_slice(&rng.next_u64().to_le_bytes()),
             },
             _ => out.extend_from_slice(&rng.next_u64().to_le_bytes()),

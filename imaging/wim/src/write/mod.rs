@@ -37,9 +37,11 @@ pub struct WriteOptions {
     /// Uncompressed bytes of a chunk, a power of two. Microsoft's tools read 32 KiB for LZX and
     /// 4 to 64 KiB for XPRESS.
     pub chunk_bytes: u32,
-    /// Pack contents into solid resources of LZMS (ESD): much smaller, slow to make, and one file
-    /// cannot be read without unpacking its neighbours. Read by Windows 8.1 and later.
+    /// Pack contents into a solid resource (ESD): much smaller, slow to make, and one file cannot
+    /// be read without unpacking its neighbours. Read by Windows 8.1 and later.
     pub solid: bool,
+    /// Compression of the solid resource; Microsoft's tools write LZMS.
+    pub solid_compression: Compression,
     /// Uncompressed bytes of a chunk of a solid resource, a power of two; Microsoft's tools read
     /// up to 64 MiB. Memory needed grows with it.
     pub solid_chunk_bytes: u32,
@@ -73,6 +75,7 @@ impl Default for WriteOptions {
             level: Level::Default,
             chunk_bytes: DEFAULT_CHUNK_BYTES,
             solid: false,
+            solid_compression: Compression::Lzms,
             solid_chunk_bytes: DEFAULT_SOLID_CHUNK_BYTES,
             integrity: false,
             threads: default_threads(),

@@ -440,7 +440,7 @@ impl<'a> Worker<'a> {
     fn new(shared: &'a Shared<'a>, sender: Sender<Message>) -> Result<Self> {
         let options = shared.options;
         let (compression, chunk_bytes) = if shared.solid {
-            (Compression::Lzms, options.solid_chunk_bytes)
+            (options.solid_compression, options.solid_chunk_bytes)
         } else {
             (options.compression, options.chunk_bytes)
         };
@@ -1061,7 +1061,7 @@ impl Writer<'_, '_> {
         let mut head = Vec::with_capacity(SOLID_HEAD_BYTES + solid.stored_sizes.len());
         head.extend_from_slice(&solid.size_bytes.to_le_bytes());
         head.extend_from_slice(&(solid.chunk_bytes as u32).to_le_bytes());
-        head.extend_from_slice(&Compression::Lzms.solid_format().to_le_bytes());
+        head.extend_from_slice(&self.shared.options.solid_compression.solid_format().to_le_bytes());
         head.extend_from_slice(&solid.stored_sizes);
         self.output.patch(start, &head)?;
         let end = self.output.position();
