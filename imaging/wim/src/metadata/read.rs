@@ -104,13 +104,16 @@ fn read_security(bytes: &[u8]) -> Result<(Vec<Box<[u8]>>, usize)> {
     Ok((list, align8(total)))
 }
 
+/// A node of a hard-link group, with the names and hashes of its streams.
+type GroupMember = (NodeId, Vec<(Name, Sha1)>);
+
 struct Reader<'a> {
     bytes: &'a [u8],
     resolve: &'a mut dyn Resolve,
     tree: Tree,
     /// Hard-link group -> the nodes seen under that id. More than one where Windows 7's
     /// install.wim gave one id to different files.
-    groups: HashMap<u64, Vec<(NodeId, Vec<(Name, Sha1)>)>>,
+    groups: HashMap<u64, Vec<GroupMember>>,
     /// Directories may overlap in a hostile file; a sane one has each dentry once.
     entries_left: usize,
 }
