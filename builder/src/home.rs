@@ -28,6 +28,7 @@ pub struct Home {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    lock_path: PathBuf,
     /// Held for as long as the run lives; tells the sweeper that it does.
     _lock: File,
     keep: bool,
@@ -102,11 +103,17 @@ impl Home {
 
     /// A new folder of this build alone.
     pub fn new_run(&self, id: &str) -> io::Result<RunDir> {
+        // The lock comes before the folder: a sweep never sees a folder whose owner has none yet.
+        let lock_path = self.run_lock(id);
+        let lock = File::create(&lock_path)?;
+        lock.lock()?;
         let path = self.runs().join(id);
         fs::create_dir(&path)?;
-        let lock = File::create(path.join("lock"))?;
-        lock.lock()?;
-        Ok(RunDir { path, _lock: lock, keep: false })
+        Ok(RunDir { path, lock_path, _lock: lock, keep: false })
+    }
+
+    fn run_lock(&self, id: &str) -> PathBuf {
+        self.root.join("locks").join(format!("run-{id}"))
     }
 
     /// A folder to fill and then [`publish_dir`](Self::publish_dir).
@@ -150,13 +157,16 @@ impl Home {
         let mut alive = Vec::new();
         for entry in fs::read_dir(self.runs())? {
             let path = entry?.path();
-            let locked = match File::open(path.join("lock")) {
+            let id = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let lock_path = self.run_lock(&id);
+            let locked = match File::open(&lock_path) {
                 Ok(file) => matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
                 Err(_) => false,
             };
             if locked {
-                alive.extend(path.file_name().map(|n| n.to_string_lossy().into_owned()));
+                alive.push(id);
             } else {
+                let _ = fs::remove_file(&lock_path);
                 fs::remove_dir_all(&path)?;
             }
         }
@@ -195,6 +205,7 @@ impl Drop for RunDir {
     fn drop(&mut self) {
         if !self.keep {
             let _ = fs::remove_dir_all(&self.path);
+            let _ = fs::remove_file(&self.lock_path);
         }
     }
 }
@@ -202,7 +213,14 @@ impl Drop for RunDir {
 /// Writes `bytes` to `path`, whole or not at all.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    let builder = {
+        use std::os::unix::fs::PermissionsExt;
+        // What any new file gets; the umask of the user takes from it.
+        builder.permissions(fs::Permissions::from_mode(0o666))
+    };
+    let mut file = builder.tempfile_in(dir)?;
     io::Write::write_all(&mut file, bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -220,7 +238,7 @@ mod tests {
         let living = home.new_run("living").unwrap();
         let dead = home.runs().join("dead");
         fs::create_dir(&dead).unwrap();
-        fs::write(dead.join("lock"), b"").unwrap();
+        fs::write(home.run_lock("dead"), b"").unwrap();
         fs::create_dir(home.tmp().join("dead-abc")).unwrap();
         fs::create_dir(home.tmp().join("living-abc")).unwrap();
         Home::open(dir.path()).unwrap();

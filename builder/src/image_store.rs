@@ -170,7 +170,7 @@ pub struct StoredReader {
 
 impl StoredReader {
     /// To be read from threads that are not the runtime's own.
-    pub fn new(file: StoredFile, runtime: tokio::runtime::Handle) -> Arc<dyn ReadAt> {
+    pub fn over(file: StoredFile, runtime: tokio::runtime::Handle) -> Arc<dyn ReadAt> {
         Arc::new(Self { file, runtime })
     }
 }

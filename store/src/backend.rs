@@ -275,6 +275,35 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// Removes what killed writers left half-written in a folder: files named `KEY#N`, that no
+    /// listing shows. Returns their bytes.
+    pub fn sweep(&self, age: std::time::Duration) -> Result<u64> {
+        match &self.local {
+            Some(root) => sweep(root, age).map_err(|error| Error::io("sweeping", root, error)),
+            None => Ok(0),
+        }
+    }
+}
+
+fn sweep(folder: &FsPath, age: std::time::Duration) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type()?.is_dir() {
+            bytes += sweep(&entry.path(), age)?;
+        } else if name.to_string_lossy().contains('#') {
+            let meta = entry.metadata()?;
+            if meta.modified()?.elapsed().is_ok_and(|old| old >= age) {
+                std::fs::remove_file(entry.path())?;
+                bytes += meta.len();
+            }
+        }
+    }
+    Ok(bytes)
+}
+
 /// An object as a listing shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {

@@ -221,7 +221,7 @@ impl Blobs {
         if contents.is_empty() {
             return Ok(0);
         }
-        let (id, bytes) = contents.encode();
+        let (id, bytes) = contents.encode()?;
         let len = bytes.len() as u64;
         self.backend.create_addressed(&index::key(&id), bytes).await?;
         Ok(len)
@@ -243,7 +243,7 @@ impl Blobs {
         for (_, index) in &small {
             merged.merge(Contents::of(index)?);
         }
-        let (new, bytes) = merged.encode();
+        let (new, bytes) = merged.encode()?;
         self.backend.create_addressed(&index::key(&new), bytes).await?;
         for (id, _) in &small {
             if *id != new {

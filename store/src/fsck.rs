@@ -512,7 +512,7 @@ impl Store {
         }
         // Blobs can be read again now, so the recipes say which of them are resources.
         let resources = self.resources_of_recipes().await?;
-        let (bare, _) = contents.encode();
+        let (bare, _) = contents.encode()?;
         contents.resources = resources;
         contents.resources.retain(|_, r| r.pieces.iter().all(|id| contents.blobs.contains_key(id)));
         if !contents.resources.is_empty() && !contents.is_empty() {

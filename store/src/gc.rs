@@ -23,6 +23,8 @@ use crate::pack::{self, Builder};
 use crate::policy::Role;
 use crate::store::Store;
 
+/// Where `init` tries the backend; what is there after a day a crash left.
+const PROBES: &str = "probe";
 /// A pack of which less than one part in this many is alive is packed anew.
 const WORTH_KEEPING: u64 = 2;
 
@@ -69,6 +71,12 @@ impl Store {
         let mut report = GcReport::default();
         if apply {
             self.drop_dead_pins().await?;
+            report.deleted_bytes += self.backend.sweep(PIN_LIFE)?;
+            for object in self.backend.list(PROBES).await? {
+                if self.older_than(object.modified, PIN_LIFE) {
+                    self.backend.delete(&object.key).await?;
+                }
+            }
         }
         let purging = self.purge(apply, &mut report).await?;
         self.empty_trash(apply, &purging, &mut report).await?;

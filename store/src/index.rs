@@ -1,7 +1,7 @@
 //! Index objects: in which pack each blob is.
 //!
 //! ```text
-//! "giltidx1"
+//! "giltidx1", then as one zstd frame:
 //! packs      count u32, then per pack: id 32, bytes u64
 //! blobs      count u32, then per blob, sorted by id: id 40, pack u32, offset u64, stored u64,
 //!            encoding u8, base u32 (place in bases; u32::MAX: none)
@@ -13,6 +13,7 @@
 //! are merged into one, and only then deleted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Read;
 
 use bytes::Bytes;
 
@@ -22,6 +23,9 @@ use crate::error::{Error, Result};
 use crate::pack::{Pack, Packed, put_id};
 
 const MAGIC: &[u8; 8] = b"giltidx1";
+const LEVEL: i32 = 3;
+/// Unpacked bytes of an index object that are read at most.
+const MAX_INDEX: u64 = 4 << 30;
 const NO_BASE: u32 = u32::MAX;
 const BLOB_LEN: usize = 40 + 4 + 8 + 8 + 1 + 4;
 
@@ -101,9 +105,8 @@ impl Contents {
     }
 
     /// The object and its name. The same contents give the same bytes.
-    pub fn encode(&self) -> (Digest, Bytes) {
+    pub fn encode(&self) -> Result<(Digest, Bytes)> {
         let mut out = Vec::with_capacity(64 + self.blobs.len() * (BLOB_LEN + 12));
-        out.extend_from_slice(MAGIC);
         out.extend_from_slice(&(self.packs.len() as u32).to_le_bytes());
         let mut places = HashMap::new();
         for (place, (id, len)) in self.packs.iter().enumerate() {
@@ -139,7 +142,12 @@ impl Contents {
                 put_id(&mut out, piece);
             }
         }
-        (Digest::of(&out), out.into())
+        let mut object = MAGIC.to_vec();
+        // Half of an entry is digests, the other half mostly zeros.
+        let packed = zstd::bulk::compress(&out, LEVEL)
+            .map_err(|error| Error::io("compressing", FOLDER, error))?;
+        object.extend_from_slice(&packed);
+        Ok((Digest::of(&object), object.into()))
     }
 
     /// All an index object says.
@@ -172,10 +180,15 @@ impl Index {
     /// Checks the frame; entries are checked when they are read. The caller has checked that the
     /// bytes are those its name says.
     pub fn parse(object: &str, bytes: Bytes) -> Result<Self> {
+        let packed = bytes
+            .strip_prefix(MAGIC.as_slice())
+            .ok_or_else(|| Error::corrupt_at(object, 0, "does not begin as an index does"))?;
+        let mut unpacked = Vec::new();
+        zstd::stream::read::Decoder::new(packed)
+            .and_then(|decoder| decoder.take(MAX_INDEX).read_to_end(&mut unpacked))
+            .map_err(|error| Error::corrupt_at(object, 8, error.to_string()))?;
+        let bytes = Bytes::from(unpacked);
         let mut cursor = Cursor::new(object, &bytes);
-        if cursor.array::<8>()? != *MAGIC {
-            return Err(Error::corrupt_at(object, 0, "does not begin as an index does"));
-        }
         let mut packs = Vec::new();
         for _ in 0..cursor.count(40)? {
             packs.push((cursor.digest()?, cursor.u64()?));

@@ -254,9 +254,10 @@ impl Store {
         };
         let mut versions = names.iter().map(number).collect::<Result<Vec<u64>>>()?;
         versions.sort_unstable();
-        // A folder whose manifest was never written: the process was killed between the two.
+        // A number whose manifest is not there yet: a process was killed between making the folder
+        // and the manifest, or a mirror is being filled, lives first.
         while let Some(&last) = versions.last() {
-            if !self.backend.is_local()
+            if !(self.backend.is_local() || self.is_mirror())
                 || self.backend.size(&manifest::key(image, last)).await?.is_some()
             {
                 break;

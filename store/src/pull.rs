@@ -27,6 +27,8 @@ use crate::life::State;
 use crate::name::Reference;
 use crate::store::Store;
 
+/// Bytes handed to the writer at a time, at least.
+const TOGETHER: usize = 4 << 20;
 /// Pulled files whose pieces are looked at for the next pull.
 const SEEDS: usize = 8;
 
@@ -202,13 +204,19 @@ async fn fetch(file: &StoredFile, to: &Path, seeds: Seeds, watch: &Watch) -> Res
     let reading = Reading { hand: seeds.clone(), check: false };
     let mut stream = std::pin::pin!(file.stream_with(from..content.size, reading));
     let mut failed = None;
+    // Small pieces are handed on together: waking the writer costs more than copying them.
+    let mut small = Vec::new();
     while let Some(bytes) = stream.next().await {
         let step = bytes.and_then(|bytes| watch.step(bytes.len() as u64).map(|()| bytes));
         match step {
             // A send fails only when the writer has ended; then its error says why.
             Ok(bytes) => {
-                if sender.send(bytes).await.is_err() {
-                    break;
+                small.extend_from_slice(&bytes);
+                if small.len() >= TOGETHER {
+                    let chunk = std::mem::take(&mut small);
+                    if sender.send(chunk.into()).await.is_err() {
+                        break;
+                    }
                 }
             }
             Err(error) => {
@@ -216,6 +224,10 @@ async fn fetch(file: &StoredFile, to: &Path, seeds: Seeds, watch: &Watch) -> Res
                 break;
             }
         }
+    }
+    if !small.is_empty() {
+        // As above.
+        let _ = sender.send(small.into()).await;
     }
     drop(sender);
     let written = writer

@@ -129,13 +129,9 @@ impl Bench {
             };
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
-            if line.starts_with("qemu-system")
-                || line.contains("/qemu-system")
-                || line.contains("swtpm")
-            {
-                if line.contains(&home) {
-                    found.push(pid);
-                }
+            let hypervisor = line.contains("qemu-system") || line.contains("swtpm");
+            if hypervisor && line.contains(&home) {
+                found.push(pid);
             }
         }
         found

@@ -71,7 +71,7 @@ pub async fn run(job: &Job, generalized: &Generalized, key: &str) -> Result<Capt
         ..WriteOptions::default()
     };
     let previous = previous(job);
-    let disk = generalized.disk.clone();
+    let disk = generalized.disk().to_path_buf();
     let out = staging.join(WIM);
     let (events, cancel) = (job.events.clone(), job.cancel.clone());
     let home = job.home.clone();

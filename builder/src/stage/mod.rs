@@ -26,7 +26,7 @@ use crate::plan::Build;
 use gilt_vm::{Vm, VmDriver};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -114,6 +114,7 @@ impl Job {
     /// Notes the machine that runs now.
     pub fn watch(&self, vm: Box<dyn Vm>) -> Arc<dyn Vm> {
         let vm: Arc<dyn Vm> = Arc::from(vm);
+        tokio::spawn(photograph(Arc::downgrade(&vm), self.run.path().to_path_buf()));
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(vm.clone());
         vm
     }
@@ -193,6 +194,26 @@ impl Job {
         match self.workers.spawn_blocking(work).await {
             Ok(done) => done,
             Err(panic) => Err(StageError::Imaging(format!("a worker died: {panic}"))),
+        }
+    }
+}
+
+/// The last pictures of a screen before a failure show how it came to it.
+const PICTURE_EVERY: Duration = Duration::from_secs(15);
+const PICTURES_KEPT: u32 = 3;
+
+/// Photographs a machine from time to time, as long as it is there.
+async fn photograph(vm: Weak<dyn Vm>, folder: PathBuf) {
+    for number in 0.. {
+        tokio::time::sleep(PICTURE_EVERY).await;
+        let Some(vm) = vm.upgrade() else { return };
+        if vm.exit_watch().ended().is_some() {
+            return;
+        }
+        // A machine without a display, or one that is busy, has no picture this time.
+        if let Ok(screen) = vm.screenshot().await {
+            let name = format!("screen-{}.png", number % PICTURES_KEPT);
+            let _ = screen.write_png(&folder.join(name));
         }
     }
 }

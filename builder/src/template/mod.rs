@@ -18,6 +18,7 @@ pub mod node;
 pub mod resolve;
 pub mod scalar;
 pub mod schema;
+pub mod scope;
 pub mod secret;
 pub mod span;
 pub mod text;

@@ -154,7 +154,7 @@ impl ExcludeRules {
     pub fn usual_for(file_system: FileSystem) -> Self {
         match file_system {
             FileSystem::Ext4 => Self::linux_default(),
-            FileSystem::Ntfs => Self::windows_default(),
+            FileSystem::Ntfs | FileSystem::Fat => Self::windows_default(),
         }
     }
 

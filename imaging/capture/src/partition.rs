@@ -166,7 +166,7 @@ fn probe(disk: &dyn BlockRead) -> Result<VolumeKind> {
     } else if at(3, b"EXFAT   ") {
         other("exFAT, which is not read")
     } else if at(82, b"FAT32") || at(54, b"FAT1") {
-        other("FAT")
+        VolumeKind::Readable(FileSystem::Fat)
     } else if at(0, b"LUKS\xba\xbe") {
         other("encrypted by LUKS, which is not read")
     } else if at(512, b"LABELONE") || at(0x218, b"LVM2 001") {
@@ -240,6 +240,7 @@ fn has_system(volume: &FoundVolume) -> bool {
     let view = volume.view();
     match volume.reader.file_system() {
         FileSystem::Ntfs => view.is_directory("/Windows/System32"),
+        FileSystem::Fat => false,
         FileSystem::Ext4 => {
             view.find_link("/etc/os-release").is_some()
                 || view.find("/usr/lib/os-release").is_some()

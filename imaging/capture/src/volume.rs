@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use gilt_disk::BlockRead;
-use gilt_ext4::Ext4Volume;
+use gilt_ext4::{Ext4Volume, FatVolume};
 use gilt_ntfs::{SpecialPolicy, Storage};
 use gilt_wim::tree::{ContentId, ContentSource, NodeId, Tree};
 use std::io::{self, Read};
@@ -14,6 +14,8 @@ pub enum FileSystem {
     /// Also ext2 and ext3.
     Ext4,
     Ntfs,
+    /// FAT12, FAT16 and FAT32.
+    Fat,
 }
 
 impl FileSystem {
@@ -21,6 +23,7 @@ impl FileSystem {
         match self {
             Self::Ext4 => "ext4",
             Self::Ntfs => "NTFS",
+            Self::Fat => "FAT",
         }
     }
 
@@ -28,7 +31,7 @@ impl FileSystem {
     pub fn ignores_case(self) -> bool {
         match self {
             Self::Ext4 => false,
-            Self::Ntfs => true,
+            Self::Ntfs | Self::Fat => true,
         }
     }
 }
@@ -157,6 +160,37 @@ impl VolumeReader for Ntfs {
     }
 }
 
+impl VolumeReader for FatVolume {
+    fn file_system(&self) -> FileSystem {
+        FileSystem::Fat
+    }
+
+    fn label(&self) -> String {
+        Self::label(self).to_owned()
+    }
+
+    fn identity(&self) -> Vec<u8> {
+        self.serial().to_le_bytes().to_vec()
+    }
+
+    fn tree(&self) -> Result<Tree> {
+        Ok(Self::tree(self)?)
+    }
+
+    fn ranges(&self, id: ContentId) -> io::Result<Vec<Range<u64>>> {
+        self.file_ranges(id)
+    }
+
+    /// Such volumes are small: read anew each time.
+    fn content_stamp(&self, _id: ContentId) -> io::Result<Option<[u8; 20]>> {
+        Ok(None)
+    }
+
+    fn contents(&self) -> &dyn ContentSource {
+        self
+    }
+}
+
 /// Opens the file system on `disk`; `None` when it is none we read.
 pub fn open_volume(disk: Arc<dyn BlockRead>) -> Result<Option<Box<dyn VolumeReader>>> {
     if Ext4Volume::probe(&disk).unwrap_or(false) {
@@ -169,6 +203,9 @@ pub fn open_volume(disk: Arc<dyn BlockRead>) -> Result<Option<Box<dyn VolumeRead
         let mut serial = [0; 8];
         serial.copy_from_slice(&head[72..]);
         return Ok(Some(Box::new(Ntfs { volume, serial })));
+    }
+    if FatVolume::probe(&disk).unwrap_or(false) {
+        return Ok(Some(Box::new(FatVolume::open(disk)?)));
     }
     Ok(None)
 }

@@ -30,6 +30,7 @@ pub enum Place {
     Group(u64),
     Inode(u32),
     Journal { block: u64 },
+    Fat,
 }
 
 impl std::fmt::Display for Place {
@@ -38,6 +39,7 @@ impl std::fmt::Display for Place {
             Self::Superblock => write!(f, "superblock"),
             Self::Group(number) => write!(f, "block group {number}"),
             Self::Inode(number) => write!(f, "inode {number}"),
+            Self::Fat => write!(f, "FAT volume"),
             Self::Journal { block } => write!(f, "journal block {block}"),
         }
     }

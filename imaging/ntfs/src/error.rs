@@ -72,10 +72,6 @@ pub enum Place {
         number: u64,
         offset: usize,
     },
-    /// A byte of `$Secure:$SDS`.
-    Secure {
-        offset: u64,
-    },
     /// A byte of `$LogFile`.
     Log {
         offset: u64,
@@ -94,7 +90,6 @@ impl fmt::Display for Place {
             Self::Record { number, offset } => {
                 write!(f, "file record {number}, byte {offset:#x}")
             }
-            Self::Secure { offset } => write!(f, "$Secure:$SDS, byte {offset:#x}"),
             Self::Log { offset } => write!(f, "$LogFile, byte {offset:#x}"),
             Self::Stream { number, offset } => {
                 write!(f, "contents of file record {number}, byte {offset:#x}")

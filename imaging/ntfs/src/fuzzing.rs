@@ -14,10 +14,9 @@ pub fn part(data: &[u8]) {
         0 => record(data),
         1 => drop(list_lines(data)),
         2 => {
-            if let Ok(found) = Descriptors::parse(data.to_vec()) {
-                for id in 0x100..0x110 {
-                    let _ = found.get(id);
-                }
+            let found = Descriptors::parse(data.to_vec());
+            for id in 0x100..0x110 {
+                let _ = found.get(id);
             }
         }
         3 => drop(crate::file::ea_list(data)),

@@ -98,7 +98,7 @@ impl Mft {
         device.read(geometry.mft_lcn * geometry.cluster(), &mut first)?;
         let in_first = |fault: Fault| fault.in_record(0);
         let header = open_record(&mut first, 0).map_err(in_first)?;
-        if !header.in_use || header.base.record != 0 {
+        if !header.in_use || header.is_extension() {
             return Err(in_first(Fault::new(0x16, "$MFT's own record is not in use")));
         }
 

@@ -37,6 +37,7 @@ pub(crate) mod kind {
 pub(crate) mod flag {
     pub const COMPRESSION_MASK: u16 = 0x00FF;
     pub const LZNT1: u16 = 0x0001;
+    pub const SPARSE: u16 = 0x8000;
     pub const ENCRYPTED: u16 = 0x4000;
 }
 
@@ -65,7 +66,7 @@ pub(crate) struct Header {
     pub directory: bool,
     pub sequence: u16,
     pub lsn: u64,
-    /// Zero for a base record.
+    /// Zero for a base record; extensions of `$MFT` have record 0 here, with its sequence.
     pub base: FileRef,
     first_attribute: usize,
     used: usize,
@@ -123,6 +124,11 @@ impl Header {
             return Err(Fault::new(0x2C, "record carries another record's number"));
         }
         Ok(header)
+    }
+
+    /// Whether the record belongs to a file that begins in another one.
+    pub fn is_extension(&self) -> bool {
+        self.base != FileRef::default()
     }
 
     pub fn attributes<'a>(&self, record: &'a [u8]) -> Attributes<'a> {

@@ -129,7 +129,7 @@ impl<'a> Scanner<'a> {
         }
         let in_record = |fault: Fault| fault.in_record(number);
         let header = open_record(record, number).map_err(in_record)?;
-        if header.base.record != 0 {
+        if header.is_extension() {
             self.keep(number, record);
             return Ok(());
         }
@@ -252,7 +252,7 @@ impl<'a> Scanner<'a> {
     pub fn load(&self, number: u64) -> Result<Loaded> {
         let base = self.segment(number)?;
         let in_base = |fault: Fault| fault.in_record(number);
-        if !base.header.in_use || base.header.base.record != 0 {
+        if !base.header.in_use || base.header.is_extension() {
             return Err(in_base(Fault::new(0x16, "record is free or an extension")));
         }
         let mut list = None;

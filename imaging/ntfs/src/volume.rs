@@ -483,7 +483,7 @@ fn descriptors(scanner: &mut Scanner<'_>) -> Result<Descriptors> {
     let name: Vec<u8> = "$SDS".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let parsed = scanner
         .system_value(SECURE_RECORD, kind::DATA, &name, MAX_SDS_BYTES)
-        .and_then(|bytes| Descriptors::parse(bytes.unwrap_or_default()));
+        .map(|bytes| Descriptors::parse(bytes.unwrap_or_default()));
     match parsed {
         Ok(descriptors) => Ok(descriptors),
         Err(error) => {

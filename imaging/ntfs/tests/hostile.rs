@@ -103,6 +103,6 @@ fn random_damage_to_metadata_never_panics_or_runs_on() {
         exercise(disk.clone(), Damage::Refuse);
         exercise(disk, Damage::Note);
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(20), "round {round} took {took:?}: {shown:x?}");
+        assert!(took < Duration::from_secs(180), "round {round} took {took:?}: {shown:x?}");
     }
 }

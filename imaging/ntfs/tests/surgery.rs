@@ -160,14 +160,23 @@ fn make_small(dir: &Path) -> std::path::PathBuf {
     image
 }
 
+/// Clusters of `$MFT` that stay described by its own record.
+const FIRST_CLUSTERS: u64 = 16;
+
 #[test]
 fn an_mft_whose_own_record_has_an_attribute_list_is_read_whole() {
+    // Record 15 is in use and empty in every fresh volume; 40 is free, among those of users.
+    for extension in [15, 40] {
+        split_mft(extension);
+    }
+}
+
+fn split_mft(extension_number: u64) {
     let dir = tempfile::tempdir().unwrap();
     let path = make_small(dir.path());
     let before = facts_of(&open(&path).unwrap());
 
-    // Record 15, in use and empty in every fresh volume, becomes the extension that holds all but
-    // the first 8 clusters of $MFT.
+    // The other record becomes the extension that holds the rest of $MFT.
     let image = File::options().read(true).write(true).open(&path).unwrap();
     let mft = mft_at(&image);
     let mut first = Record::read(&image, mft);
@@ -175,7 +184,7 @@ fn an_mft_whose_own_record_has_an_attribute_list_is_read_whole() {
     let all = runs(&data);
     assert_eq!(all.len(), 1, "a fresh $MFT lies in one piece");
     let (lcn, clusters) = all[0];
-    let mut extension = Record::read(&image, mft + 15 * 1024);
+    let mut extension = Record::read(&image, mft + extension_number * 1024);
     let sequence = u16::from_le_bytes([extension.bytes[0x10], extension.bytes[0x11]]);
     let own = u16::from_le_bytes([first.bytes[0x10], first.bytes[0x11]]);
     let ids: Vec<(u32, u16)> = first
@@ -190,7 +199,7 @@ fn an_mft_whose_own_record_has_an_attribute_list_is_read_whole() {
     for &(kind, id) in &ids {
         list.extend(list_line(kind, 0, 0, own, id));
         if kind == 0x80 {
-            list.extend(list_line(0x80, 8, 15, sequence, 0));
+            list.extend(list_line(0x80, FIRST_CLUSTERS, extension_number, sequence, 0));
         }
     }
     let mut attributes = Vec::new();
@@ -199,13 +208,14 @@ fn an_mft_whose_own_record_has_an_attribute_list_is_read_whole() {
             attributes.push(resident(0x20, 90, &list));
         }
         attributes.push(match kind {
-            0x80 => piece(&data, data_id, 0, 8, lcn),
+            0x80 => piece(&data, data_id, 0, FIRST_CLUSTERS, lcn),
             _ => first.bytes[at..at + len].to_vec(),
         });
     }
     first.set_attributes(&attributes);
     first.bytes[0x28..0x2A].copy_from_slice(&100u16.to_le_bytes());
-    extension.set_attributes(&[piece(&data, 0, 8, clusters, lcn + 8)]);
+    let rest = piece(&data, 0, FIRST_CLUSTERS, clusters, lcn + FIRST_CLUSTERS);
+    extension.set_attributes(&[rest]);
     extension.bytes[0x16..0x18].copy_from_slice(&1u16.to_le_bytes());
     extension.bytes[0x20..0x28].copy_from_slice(&(u64::from(own) << 48).to_le_bytes());
     // ntfs-3g compares the first records with their mirror.

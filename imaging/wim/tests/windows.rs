@@ -78,7 +78,7 @@ fn an_ntfs_volume_gives_back_what_we_wrote() {
     let temp = TempDir::new().unwrap();
     let mut memory = Memory::default();
     let mut random = Random(3);
-    let mut file = |streams: Vec<Stream>| Node {
+    let file = |streams: Vec<Stream>| Node {
         attributes: attribute::ARCHIVE,
         created: FileTime(0x01d1_1111_2222_3333),
         accessed: FileTime(0x01d1_1111_2222_4444),

@@ -79,7 +79,7 @@ impl Diff {
 async fn wim(store: &Store, reference: &Reference) -> Result<Option<Wim>, Failure> {
     let found = store.resolve(reference).await.map_err(failed)?;
     let file = store.file(&found.manifest.file.content).await.map_err(failed)?;
-    let reader = StoredReader::new(file, tokio::runtime::Handle::current());
+    let reader = StoredReader::over(file, tokio::runtime::Handle::current());
     let opened = tokio::task::spawn_blocking(move || Wim::from_reader(reader)).await;
     Ok(opened.map_err(anyhow::Error::from)?.ok())
 }

@@ -154,7 +154,7 @@ impl At {
     }
 
     pub async fn open(&self) -> Result<Store, Failure> {
-        Ok(Store::open(&self.url()?, self.options()).await.map_err(failed)?)
+        Store::open(&self.url()?, self.options()).await.map_err(failed)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::checkpoint::{self, Record};
 use crate::template::model::Guest as GuestKind;
 use gilt_vm::ExitReason;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const LINUX: &str = include_str!("linux.sh");
 
@@ -22,22 +22,28 @@ pub fn script(guest: GuestKind) -> &'static str {
     }
 }
 
-/// A powered-off disk that was proven to hold nothing of the build.
+/// A powered-off disk that was proven to hold nothing of the build. Only this stage makes one.
 pub struct Generalized {
-    pub disk: PathBuf,
+    disk: PathBuf,
     /// What was proven gone; the test of the captured image looks for it again.
-    pub public_keys: Vec<String>,
-    _proven: (),
+    public_keys: Vec<String>,
+}
+
+impl Generalized {
+    pub fn disk(&self) -> &Path {
+        &self.disk
+    }
+
+    /// The keys that were proven gone.
+    pub fn public_keys(&self) -> &[String] {
+        &self.public_keys
+    }
 }
 
 /// The result of an earlier build, if it is still there.
 pub fn kept(job: &Job, key: &str) -> Option<Generalized> {
     let found = job.checkpoints.find(key)?;
-    Some(Generalized {
-        disk: found.disk(),
-        public_keys: vec![found.record.public_key.clone()],
-        _proven: (),
-    })
+    Some(Generalized { disk: found.disk(), public_keys: vec![found.record.public_key.clone()] })
 }
 
 pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generalized, StageError> {
@@ -93,7 +99,7 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
                 .map_err(StageError::io("keep the generalized disk"))
         })
         .await?;
-    Ok(Generalized { disk: saved.disk(), public_keys, _proven: () })
+    Ok(Generalized { disk: saved.disk(), public_keys })
 }
 
 async fn linux(job: &Job, machine: &mut Machine, keep: &[String]) -> Result<(), StageError> {

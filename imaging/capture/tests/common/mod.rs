@@ -118,8 +118,10 @@ pub fn facts_of(tree: &Tree, contents: &dyn ContentSource) -> BTreeMap<String, S
         };
         let modified = node.modified.0;
         let unix = extra.unix;
-        let fact =
-            format!("{attributes:#x} {modified} {unix:?} {reparse:?} {xattrs:?} {streams:?}");
+        let security = node.security.map(|id| &tree.security[id.0 as usize]);
+        let fact = format!(
+            "{attributes:#x} {modified} {security:?} {unix:?} {reparse:?} {xattrs:?} {streams:?}"
+        );
         all.insert(path, fact);
     }
     for (_, mut list) in names {

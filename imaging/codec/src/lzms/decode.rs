@@ -44,7 +44,7 @@ impl Decoder {
         if output.is_empty() {
             return Ok(());
         }
-        if input.len() % 2 != 0 {
+        if !input.len().is_multiple_of(2) {
             return Err(Error::Corrupt {
                 codec: NAME,
                 at: input.len() - 1,

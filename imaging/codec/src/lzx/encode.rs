@@ -59,7 +59,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Core<P, B, SLOTS> {
         let parser = match level {
             Level::Fast => Parse::Lazy(HashChain::new()),
             Level::Default => Parse::Optimal(Box::new(Parser::new(
-                Plan { effort: Effort { depth: 24, nice_len: 64 }, rounds: 1, take_len: 64 },
+                Plan { effort: Effort { depth: 12, nice_len: 32 }, rounds: 1, take_len: 32 },
                 Finder::Chain(HashChain::new()),
             ))),
             Level::Max => Parse::Optimal(Box::new(Parser::new(

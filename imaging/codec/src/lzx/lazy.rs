@@ -16,13 +16,23 @@ const PIECE: usize = 16 << 10;
 /// Bits that a byte costs as a literal, about.
 const BYTE: i32 = 6;
 
+/// A match, and what it saves.
 #[derive(Clone, Copy)]
-struct Choice {
-    len: u32,
+pub(super) struct Choice {
+    pub(super) len: u32,
     /// Recent offset 0, 1, 2, or offset + 2.
-    value: u32,
+    pub(super) value: u32,
     /// Bits saved.
-    score: i32,
+    pub(super) score: i32,
+}
+
+impl Choice {
+    /// A match with an offset that is not a recent one.
+    #[inline(always)]
+    pub(super) fn new_offset(len: u32, offset: u32) -> Self {
+        let score = len as i32 * BYTE - 7 - offset.ilog2() as i32;
+        Choice { len, value: offset + OFFSET_BIAS, score }
+    }
 }
 
 const NOTHING: Choice = Choice { len: 0, value: 0, score: 0 };
@@ -84,7 +94,7 @@ struct Limits {
 
 /// The best match at `pos` with a recent offset.
 #[inline(always)]
-fn best_recent<const B: usize>(
+pub(super) fn best_recent<const B: usize>(
     window: View<'_, B>,
     pos: usize,
     max_len: usize,
@@ -135,9 +145,9 @@ fn look<P: Position, const B: usize, const SLOTS: usize>(
     let least = best.len.max(than).max(2);
     let found = chain.longest(window, pos, end, least, MAX_MATCH, max_offset, effort);
     if found.offset != 0 {
-        let score = found.len as i32 * BYTE - 7 - found.offset.ilog2() as i32;
-        if score > best.score {
-            best = Choice { len: found.len, value: found.offset + OFFSET_BIAS, score };
+        let choice = Choice::new_offset(found.len, found.offset);
+        if choice.score > best.score {
+            best = choice;
         }
     }
     best

@@ -10,6 +10,7 @@
 
 use super::block::{Counts, Sequence, slot_of};
 use super::encode::Shared;
+use super::lazy::{Choice, best_recent};
 use super::prices::Prices;
 use super::split::Pieces;
 use super::{LONG_HEADER, MAX_MATCH, MIN_MATCH, OFFSET_BIAS};
@@ -202,28 +203,41 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
         pieces: &mut Pieces,
     ) {
         let mut pos = start;
+        let mut ahead = None;
         pieces.clear();
         while pos < end {
             let begin = pos;
             let piece_end = (begin + PIECE).min(end);
             pieces.add(|counts| {
                 while pos < piece_end {
-                    let (len, value) = self.first_match(window, start, pos, end, &recent);
-                    if len < 2 {
+                    let best = match ahead.take() {
+                        Some(choice) => choice,
+                        None => self.first_match(window, start, pos, end, &recent),
+                    };
+                    if best.len >= 2 && best.len < 24 && pos + 1 < end {
+                        let next = self.first_match(window, start, pos + 1, end, &recent);
+                        if next.score > best.score + 2 {
+                            counts.literal(window.byte(pos));
+                            pos += 1;
+                            ahead = Some(next);
+                            continue;
+                        }
+                    }
+                    if best.len < 2 {
                         counts.literal(window.byte(pos));
                         pos += 1;
                         continue;
                     }
-                    recent = Queue::new(recent).after(value).offsets();
-                    counts.matched(&Sequence::new(0, len, value));
-                    pos += len as usize;
+                    recent = Queue::new(recent).after(best.value).offsets();
+                    counts.matched(&Sequence::new(0, best.len, best.value));
+                    pos += best.len as usize;
                 }
                 (pos - begin, 0)
             });
         }
     }
 
-    /// A good match at `pos`, or length 0.
+    /// The match at `pos` that saves most, of the recent ones and the longest new one.
     #[inline(always)]
     fn first_match(
         &self,
@@ -232,26 +246,16 @@ impl<P: Position, const B: usize, const SLOTS: usize> Parser<P, B, SLOTS> {
         pos: usize,
         end: usize,
         recent: &[u32; 3],
-    ) -> (u32, u32) {
+    ) -> Choice {
         let at = pos - start;
         let max_len = (end - pos).min(MAX_MATCH as usize);
-        let mut best = (0u32, 0u32);
-        let here = window.u32(pos);
-        for (index, &offset) in recent.iter().enumerate() {
-            if offset as usize <= pos && (window.u32(pos - offset as usize) ^ here) & 0xff_ffff == 0
-            {
-                let len = window.common(pos, pos - offset as usize, 3, max_len) as u32;
-                if len > best.0 && len as usize <= max_len {
-                    best = (len, index as u32);
-                }
-            }
-        }
+        let mut best = best_recent(window, pos, max_len, recent);
         let (from, to) = (self.starts[at] as usize, self.starts[at + 1] as usize);
         if let Some(&packed) = self.matches[from..to].last() {
             let (len, offset) = unpack_match(packed);
-            let len = len.min(max_len as u32);
-            if len > best.0 + 1 && (len > 3 || offset < 2048) && (len > 2 || offset < 64) {
-                best = (len, offset + OFFSET_BIAS);
+            let choice = Choice::new_offset(len.min(max_len as u32), offset);
+            if choice.score > best.score {
+                best = choice;
             }
         }
         best

@@ -25,7 +25,7 @@ const FRACTIONS: [u8; 256] = {
             step += 1;
         }
         // Seven bits, rounded to six; never up to a whole.
-        let rounded = (bits + 1) / 2;
+        let rounded = (bits as u32).div_ceil(2) as u8;
         table[i] = if rounded > 63 { 63 } else { rounded };
         i += 1;
     }

@@ -94,6 +94,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Chains<'_, P, B, SLOTS> {
     /// Inserts `pos` and looks for a match longer than `best_len` (at least 2), at an offset up to
     /// `max_offset`. Answers `best_len` with offset 0 when there is none.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "inlined into its callers")]
     pub(crate) fn longest(
         &mut self,
         window: View<'_, B>,

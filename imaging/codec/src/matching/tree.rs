@@ -40,6 +40,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Trees<P, B, SLOTS> {
     /// Inserts `pos` and, when `COLLECT`, adds its matches of at least two bytes to `matches`, each
     /// longer than the one before and as near as that length allows. Answers the longest length.
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "inlined into its callers")]
     pub(crate) fn insert<const COLLECT: bool>(
         &mut self,
         window: View<'_, B>,
@@ -111,7 +112,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Trees<P, B, SLOTS> {
                 }
             }
             if len >= nice_len {
-                self.children[less & Self::CHILD_MASK] = self.children[2 * at & Self::CHILD_MASK];
+                self.children[less & Self::CHILD_MASK] = self.children[(2 * at) & Self::CHILD_MASK];
                 self.children[greater & Self::CHILD_MASK] =
                     self.children[(2 * at + 1) & Self::CHILD_MASK];
                 return best as u32;

@@ -106,8 +106,8 @@ fn read_security(bytes: &[u8]) -> Result<(Vec<Box<[u8]>>, usize)> {
     Ok((list, align8(total)))
 }
 
-/// A node of a hard-link group, and the hashes by which its other names are known.
-type Linked = (NodeId, Vec<(Name, Sha1)>);
+/// A node of a hard-link group, with the names and hashes of its streams.
+type GroupMember = (NodeId, Vec<(Name, Sha1)>);
 
 struct Reader<'a> {
     bytes: &'a [u8],
@@ -115,7 +115,7 @@ struct Reader<'a> {
     tree: Tree,
     /// Hard-link group -> the nodes seen under that id. More than one where Windows 7's
     /// install.wim gave one id to different files.
-    groups: HashMap<u64, Vec<Linked>>,
+    groups: HashMap<u64, Vec<GroupMember>>,
     /// Directories may overlap in a hostile file; a sane one has each dentry once.
     entries_left: usize,
 }

@@ -64,6 +64,9 @@ pub struct WriteOptions {
     pub lenders: Vec<Wim>,
     /// Contents these hold are left out: the result is a delta that needs them.
     pub references: Vec<Wim>,
+    /// Leave the metadata of images uncompressed. The file grows by some 1 %, but a store that keeps
+    /// each version's metadata as the difference to the one before then keeps a tenth of it.
+    pub plain_metadata: bool,
     /// Wait until the bytes are on the disk before the file appears under its name.
     pub sync: bool,
 }
@@ -85,6 +88,7 @@ impl Default for WriteOptions {
             rp_fix: None,
             lenders: Vec::new(),
             references: Vec::new(),
+            plain_metadata: false,
             sync: true,
         }
     }
@@ -196,7 +200,12 @@ fn write_images(
     let jobs = metadata.iter().map(|bytes| Job::metadata(bytes)).collect();
     let quiet = QuietProgress(progress);
     // Metadata is never solid: nobody could read it.
-    let stored_metadata = Pipeline { options, progress: &quiet, solid: false }.run(jobs, output)?;
+    let plain = options
+        .plain_metadata
+        .then(|| WriteOptions { compression: Compression::None, ..options.clone() });
+    let how = plain.as_ref().unwrap_or(options);
+    let stored_metadata =
+        Pipeline { options: how, progress: &quiet, solid: false }.run(jobs, output)?;
     drop(metadata);
 
     let mut resources = Vec::new();

@@ -1,0 +1,74 @@
+//! The main job, whole: built, tested, published; then nothing changed, then one line changed.
+
+use gilt_tests::Bench;
+use std::process::Command;
+
+fn template(bench: &Bench, last: &str) -> std::path::PathBuf {
+    let text = format!(
+        "layers:\n- name: first\n  provisioners:\n  - shell: 'echo one > /opt/first'\n- name: last\n  \
+         provisioners:\n  - shell: '{last}'\ntests:\n- {{name: both are there, shell: cat /opt/first \
+         /opt/last, contains: two}}\npublish: {{channel: dev}}\n"
+    );
+    bench.template("whole", &text)
+}
+
+/// Contents of a file of the image, as wimlib reads them; `None` where there is no such file.
+fn file_of(bench: &Bench, wim: &std::path::Path, path: &str) -> Option<Vec<u8>> {
+    let out = bench.dir.path().join("extracted");
+    let _ = std::fs::remove_dir_all(&out);
+    let done = Command::new("wimlib-imagex")
+        .arg("extract")
+        .arg(wim)
+        .args(["1", path, "--dest-dir"])
+        .arg(&out)
+        .output()
+        .expect("needs wimlib-imagex: run ci/setup");
+    let name = path.rsplit('/').next()?;
+    if done.status.success() { std::fs::read(out.join(name)).ok() } else { None }
+}
+
+#[test]
+fn an_image_is_built_once_and_holds_nothing_of_its_build() {
+    let bench = Bench::new();
+    let publish = ["--publish"];
+    let first = bench.build(&template(&bench, "echo two > /opt/last"), &publish);
+    first.assert_code(0);
+    let finished = first.named("build-finished").next().expect("an end");
+    assert_eq!(finished["version"], "whole@1");
+
+    // Nothing changed: no machine, no stage.
+    let again = bench.build(&template(&bench, "echo two > /opt/last"), &publish);
+    again.assert_code(0);
+    let finished = again.named("build-finished").next().expect("an end");
+    assert_eq!(finished["unchanged"], true);
+    assert_eq!(again.named("stage-started").count(), 0, "{}", again.stdout);
+
+    // The last script changed: only its layer runs, and `why` says so before.
+    let changed = template(&bench, "echo two, changed > /opt/last");
+    let why = bench.gilt(&["layers", "why", &changed.display().to_string(), "last"]);
+    why.assert_code(0);
+    assert!(why.stdout.contains("changed"), "{}", why.stdout);
+    let second = bench.build(&changed, &publish);
+    second.assert_code(0);
+    assert_eq!(second.layers_run(), ["last"]);
+
+    // What comes out of the store is a good WIM, with nothing of the build in it.
+    let wim = bench.dir.path().join("pulled.wim");
+    bench.gilt(&["pull", "whole:dev", "-o", &wim.display().to_string()]).assert_code(0);
+    let verified = Command::new("wimlib-imagex").arg("verify").arg(&wim).output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    assert_eq!(file_of(&bench, &wim, "/etc/machine-id").expect("an empty machine-id"), b"");
+    for file in ["/etc/passwd", "/etc/shadow", "/etc/group"] {
+        let text = file_of(&bench, &wim, file).expect("an account file");
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(!text.contains("gilt-build"), "{file}: {text}");
+    }
+    let listed = Command::new("wimlib-imagex").arg("dir").arg(&wim).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for gone in
+        ["ssh_host_", "/var/lib/gilt-build", "authorized_keys", "/var/lib/systemd/random-seed"]
+    {
+        assert!(!listed.contains(gone), "{gone} is in the image");
+    }
+    bench.assert_nothing_left();
+}
