@@ -14,6 +14,7 @@ use tempfile::TempDir;
 fn options(compression: Compression) -> WriteOptions {
     WriteOptions {
         compression,
+        chunk_bytes: compression.default_chunk_bytes(),
         level: Level::Fast,
         integrity: true,
         threads: 2,
@@ -34,7 +35,8 @@ fn extract(wim: &Wim, target: &Path) {
     extract_tree(&tree, &contents, target, &ExtractOptions::default(), &()).unwrap();
 }
 
-const OURS: [Compression; 3] = [Compression::None, Compression::Xpress, Compression::Lzx];
+const OURS: [Compression; 4] =
+    [Compression::None, Compression::Xpress, Compression::Lzx, Compression::Lzms];
 
 #[test]
 fn wimlib_and_7zip_accept_ours_and_wimlib_applies_it_identically() {
@@ -138,7 +140,7 @@ fn wimlib_and_7zip_read_our_solid_resources() {
     let dir = temp.path().join("in");
     sample(&dir);
     for (solid_compression, solid_chunk_bytes) in
-        [(Compression::Lzx, 1 << 16), (Compression::Xpress, 1 << 15), (Compression::None, 1 << 20)]
+        [(Compression::Lzms, 1 << 18), (Compression::Lzx, 1 << 16), (Compression::Xpress, 1 << 15)]
     {
         let options = WriteOptions {
             solid: true,

@@ -57,19 +57,21 @@ pub(crate) fn read_tree(bytes: &[u8], resolve: &mut dyn Resolve) -> Result<Tree>
             return Err(reader.corrupt(at, "directory", "reached twice", "a tree"));
         }
         let mut entries = Vec::new();
-        let mut names = HashSet::new();
-        while let Some(dentry) = reader.dentry(at)? {
+        while let Some(mut dentry) = reader.dentry(at)? {
             at = dentry.next;
             if dentry.name.is_empty() {
                 return Err(reader.corrupt(dentry.at, "name", "an empty one", "one character"));
             }
-            if !names.insert(dentry.name.clone()) {
-                let name = dentry.name.to_display();
-                return Err(reader.corrupt(dentry.at, "name", format!("{name:?} twice"), "once"));
-            }
-            let (name, short_name) = (dentry.name.clone(), dentry.short_name.clone());
+            let name = std::mem::take(&mut dentry.name);
+            let short_name = std::mem::take(&mut dentry.short_name);
             let node = reader.add_node(dentry, &mut stack)?;
             entries.push(Entry { name, short_name, node });
+        }
+        let mut names: Vec<&Name> = entries.iter().map(|entry| &entry.name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            let found = format!("{:?} twice", twice[0]);
+            return Err(reader.corrupt(at, "names of a directory", found, "each once"));
         }
         reader.tree.nodes[parent.0 as usize].entries = entries;
     }

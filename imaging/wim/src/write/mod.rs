@@ -166,6 +166,9 @@ impl WriteOptions {
         {
             return fail(format!("chunk size {}: {expected}", self.chunk_bytes));
         }
+        if self.solid && self.solid_compression == Compression::None {
+            return fail("a solid resource has to be compressed".into());
+        }
         if self.solid {
             let chunk_bytes = self.solid_chunk_bytes;
             Compression::Lzms.check_chunk_bytes(chunk_bytes).map_err(|expected| {
