@@ -13,6 +13,7 @@
 pub mod cmdlet;
 pub mod error;
 pub mod host;
+pub mod model;
 pub mod name;
 pub mod reply;
 pub mod script;
