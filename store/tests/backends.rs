@@ -105,10 +105,10 @@ async fn a_publish_to_s3_that_was_cut_sends_only_the_rest_when_run_again() {
     let home = Home::new();
     let url = server.bucket("cut");
     Store::init(&url, server.client(&home, "main")).await.unwrap();
-    // Two packs of 64 MiB and some.
+    // Two packs of 64 MiB and some; the fourth write comes after the first pack is whole.
     let container = Container::new(1, 40, 3_600_000);
     let size = container.build().0.len() as u64;
-    let fuse = Fuse::new(2);
+    let fuse = Fuse::new(4);
     let store = Store::open(&url, with_fuse(server.client(&home, "main"), &fuse)).await.unwrap();
     let cut = store.publish(container.request("a")).await.unwrap_err();
     assert!(matches!(cut, Error::Backend { .. }), "{cut}");
