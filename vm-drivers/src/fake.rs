@@ -292,8 +292,8 @@ impl Vm for FakeVm {
         self.counts.checkpoints.fetch_add(1, Ordering::SeqCst);
         Ok(Checkpoint {
             disks: frozen,
-            memory_state: request.memory_state.clone(),
             paused_for: Duration::ZERO,
+            rest: Rest::none(),
         })
     }
 

@@ -60,9 +60,7 @@ async fn install(job: &Job, plan: &Plan) -> Result<Machine, StageError> {
         template::Start::Disk(medium) => from_disk(job, &medium.0).await?,
     };
     let seconds = started.elapsed().as_secs_f64();
-    let saved = machine.save(job, &key, &step.name, seconds).await?;
-    layers::finished(job, step, &saved, seconds)?;
-    drop(lock);
+    machine.save(job, layers::done(job, step, seconds, lock)).await?;
     Ok(machine)
 }
 
