@@ -104,7 +104,9 @@ async fn from_disk(job: &Job, medium: &template::FileRef) -> Result<Machine, Sta
     type_boot_steps(job, vm.as_ref(), &access, &served).await?;
     let patience = job.build.spec.communicator.timeout;
     let guest = Guest::connect(job, vm.as_ref(), &access, served, patience).await?;
-    vm.change_medium(1, None).await?;
+    for drive in 0..spec.cdroms.len() {
+        vm.change_medium(drive, None).await?;
+    }
     Ok(Machine::new(vm, guest))
 }
 

@@ -103,8 +103,16 @@ impl Job {
     }
 
     /// The drives of the installer's medium and of the answer medium; empty ones stay attached
-    /// through the whole build, so that a saved state always fits.
+    /// through the whole build, so that a saved state always fits. A Linux guest that begins on a disk
+    /// and reads no answers has none: looking for them would only slow its boot.
     pub fn with_cdroms(&self, mut spec: MachineSpec, media: [Option<PathBuf>; 2]) -> MachineSpec {
+        let source = &self.build.spec.source;
+        if matches!(source.start, template::Start::Disk(_))
+            && source.answer.is_none()
+            && self.build.spec.guest == template::Guest::Linux
+        {
+            return spec;
+        }
         spec.cdroms = media
             .into_iter()
             .enumerate()
