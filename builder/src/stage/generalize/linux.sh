@@ -135,7 +135,7 @@ rmdir /root/.ssh 2>/dev/null || true
 
 # What the build put beside the system carries its name: its network, its SSH settings, its units.
 step "files of the build"
-find /etc /usr/local /usr/lib/systemd /var/lib /root -xdev -depth -name '*gilt-build*' -exec rm -rf -- {} +
+find /etc /usr/local /usr/lib/systemd /var/lib /root -xdev -depth -name '*gilt-build*' -exec rm -rf -- {} + 2>/dev/null || true
 
 step "power off"
 sync
