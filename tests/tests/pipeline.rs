@@ -7,7 +7,8 @@ fn template(bench: &Bench, last: &str) -> std::path::PathBuf {
     let text = format!(
         "layers:\n- name: first\n  provisioners:\n  - shell: 'echo one > /opt/first'\n- name: last\n  \
          provisioners:\n  - shell: '{last}'\ntests:\n- {{name: both are there, shell: cat /opt/first \
-         /opt/last, contains: two}}\npublish: {{channel: dev}}\n"
+         /opt/last, contains: two}}\n- {{name: DHCP, shell: ls /run/systemd/netif/leases/*}}\npublish: \
+         {{channel: dev}}\n"
     );
     bench.template("whole", &text)
 }
