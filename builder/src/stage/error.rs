@@ -85,7 +85,9 @@ impl StageError {
     fn is_disk_full(&self) -> bool {
         match self {
             Self::Vm(error) => error.is_disk_full(),
-            Self::Io { source, .. } | Self::Fetch(FetchError::Write { source, .. }) => source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Io { source, .. } | Self::Fetch(FetchError::Write { source, .. }) => {
+                source.kind() == std::io::ErrorKind::StorageFull
+            }
             Self::Imaging(text) | Self::Store(text) => text.contains("No space left on device"),
             _ => false,
         }

@@ -40,7 +40,11 @@ pub async fn local_path(job: &Job, file: &FileRef) -> Result<PathBuf, StageError
             job.blocking(move || {
                 fetch(&url, &folder, Some(digest), &mut |done, total| {
                     events.emit(Event::Progress { what: format!("fetching {url}"), done, total });
-                    if cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    if cancel.is_cancelled() {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
                 })?;
                 Ok(kept)
             })

@@ -279,9 +279,9 @@ impl Machine {
     pub async fn saved(&mut self) -> Result<(), StageError> {
         match self.saving.take() {
             None => Ok(()),
-            Some(saving) => saving
-                .await
-                .unwrap_or_else(|panic| Err(StageError::Imaging(format!("a worker died: {panic}")))),
+            Some(saving) => saving.await.unwrap_or_else(|panic| {
+                Err(StageError::Imaging(format!("a worker died: {panic}")))
+            }),
         }
     }
 

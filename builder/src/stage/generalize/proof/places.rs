@@ -48,7 +48,12 @@ const PLACES: &[Place] = &[
     place("logs", "var/log/wtmp", Is::Filled, "who logged in"),
     place("logs", "var/log/btmp", Is::Filled, "who failed to log in"),
     place("logs", "var/log/lastlog", Is::Filled, "who logged in last"),
-    place("caches", "var/lib/apt/lists", Is::EntryBut(&["partial", "lock", "auxfiles"]), "a package list"),
+    place(
+        "caches",
+        "var/lib/apt/lists",
+        Is::EntryBut(&["partial", "lock", "auxfiles"]),
+        "a package list",
+    ),
     place("caches", "var/cache/apt/archives", Is::EntryEnding(".deb"), "a package archive"),
     place("caches", "var/cache/apt", Is::EntryEnding(".bin"), "a cache of package lists"),
     place("caches", "var/lib/dpkg", Is::EntryEnding("-old"), "an old package database"),
