@@ -143,6 +143,45 @@ fn the_next_wim_of_a_tree_adds_what_changed_in_it() {
 }
 
 #[test]
+fn a_diff_tells_what_changed_in_the_registry() {
+    let desk = Desk::new();
+    let root = desk.path("tree");
+    let config = root.join("Windows/System32/config");
+    std::fs::create_dir_all(&config).unwrap();
+    let hive = |change: &dyn Fn(&mut regf::HiveBuilder)| {
+        let mut hive = regf::HiveBuilder::new_with_name("ROOT").unwrap();
+        hive.create_key("Microsoft\\Windows").unwrap();
+        hive.add_value_string("Microsoft\\Windows", Some("Product"), "eleven").unwrap();
+        change(&mut hive);
+        std::fs::write(config.join("SOFTWARE"), hive.to_bytes().unwrap()).unwrap();
+    };
+    hive(&|hive| {
+        hive.add_value_dword("Microsoft\\Windows", Some("UBR"), 2700).unwrap();
+        hive.create_key("Microsoft\\Old\\Deep").unwrap();
+    });
+    tool("wimlib-imagex", &["capture", &text(&root), &text(&desk.path("one.wim"))]);
+    desk.ok(&["publish", "win", "one.wim"]);
+    hive(&|hive| {
+        hive.add_value_dword("Microsoft\\Windows", Some("UBR"), 2701).unwrap();
+        hive.create_key("Microsoft\\New").unwrap();
+        hive.add_value_string("Microsoft\\New", None, "default").unwrap();
+    });
+    tool("wimlib-imagex", &["capture", &text(&root), &text(&desk.path("two.wim"))]);
+    desk.ok(&["publish", "win", "two.wim"]);
+    let said = desk.ok(&["diff", "win@1", "win@2"]);
+    for line in [
+        "registry /Windows/System32/config/SOFTWARE: 3 differ",
+        "  ~ Microsoft\\Windows UBR: 0xa8c -> 0xa8d",
+        "  - Microsoft\\Old\n",
+        "  + Microsoft\\New\n",
+    ] {
+        assert!(said.contains(line), "{line:?} in {said}");
+    }
+    let json = desk.json(&["diff", "win@1", "win@2"]);
+    assert_eq!(json["tree"]["registry"][0]["entries"].as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn one_content_packed_at_two_levels_is_no_collision() {
     let desk = Desk::new();
     let root = desk.path("tree");

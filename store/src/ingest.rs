@@ -274,6 +274,7 @@ impl Ingest {
     ) -> Result<Part> {
         let like = maker.like(&segment.kind);
         let mut pieces = Vec::new();
+        let mut loose = None;
         let mut all_known = true;
         let mut held: Vec<Bytes> = Vec::new();
         for (n, range) in recipe::cut(segment).enumerate() {
@@ -284,6 +285,13 @@ impl Ingest {
                 if layout.strip(&mut stripped, &maker.places) {
                     bytes = stripped.into();
                 }
+            }
+            if segment.kind == Kind::Metadata
+                && bytes.len() as u64 == segment.len
+                && let Some(form) = maker.segments.loosen(segment, &bytes)
+            {
+                loose = Some(segment.len);
+                bytes = form.into();
             }
             let id = BlobId::of(&bytes);
             let known = self.is_known(&id)?;
@@ -311,7 +319,7 @@ impl Ingest {
         {
             self.record(info, &pieces, &held, maker.segments)?;
         }
-        Ok(Part { kind: segment.kind, pieces })
+        Ok(Part { kind: segment.kind, pieces, loose })
     }
 
     /// Notes a new resource; refuses it if its SHA-1 belongs to other contents.

@@ -73,6 +73,6 @@ pub use pull::{PullRequest, Pulled};
 pub use query::{Diff, Difference, Event, ImageRow, VersionDetail, VersionRow, What, compare};
 pub use recipe::{Kind, Opaque, ResourceInfo, Segment, Segments, TableLayout};
 pub use retention::{Considered, RetentionPlan};
-pub use store::{Clock, OpenOptions, Store};
+pub use store::{Clock, OpenOptions, Store, Tighten};
 pub use verify::{VersionVerified, verify_file};
 pub use withdraw::{ChannelMove, RevokeRequest, Revoked};

@@ -151,7 +151,7 @@ impl Store {
             let number = seeds.files.len();
             seeds.files.push(std::sync::Mutex::new(file));
             // A table in a file has its offsets filled in; the blob has not.
-            for piece in recipe.pieces().iter().filter(|piece| piece.table.is_none()) {
+            for piece in recipe.pieces().iter().filter(|piece| piece.as_it_is()) {
                 seeds.places.entry(piece.id).or_insert((number, piece.offset));
             }
         }
@@ -271,7 +271,7 @@ fn resume(file: &StoredFile, part: &Path) -> Result<(File, Sha256, u64)> {
         for piece in file.pieces() {
             bytes.clear();
             reader.by_ref().take(piece.id.size).read_to_end(&mut bytes).map_err(io)?;
-            if piece.table.is_some() || BlobId::of(&bytes) != piece.id {
+            if !piece.as_it_is() || BlobId::of(&bytes) != piece.id {
                 break;
             }
             hasher.update(&bytes);
