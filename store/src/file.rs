@@ -9,11 +9,11 @@ use futures::{Stream, StreamExt};
 use crate::blobs::{self, AtHand, Blobs};
 use crate::digest::BlobId;
 use crate::encoding::Encoding;
+use crate::error::Error;
 use crate::error::Result;
 use crate::index::Location;
 use crate::ingest::Content;
 use crate::pack;
-use crate::error::Error;
 use crate::recipe::{Kind, Made, Piece, Places, Recipe, Segment};
 use crate::store::{Store, Tighten};
 

@@ -55,8 +55,8 @@ pub fn loosen(
         at = end;
         let content = chunk.min(content_bytes - n as u64 * chunk) as usize;
         // A chunk as long as its contents holds them as they are.
-        let apart = packed.len() < content
-            && loosener.loosen(packed, content, &mut streams).is_ok();
+        let apart =
+            packed.len() < content && loosener.loosen(packed, content, &mut streams).is_ok();
         kinds.push(u8::from(apart));
         if !apart {
             kinds.extend_from_slice(&u32::try_from(packed.len()).ok()?.to_le_bytes());
@@ -85,7 +85,8 @@ pub fn tighten(loose: &[u8]) -> Result<Vec<u8>> {
     };
     let head = loose.get(..HEAD).filter(|head| head.starts_with(MAGIC));
     let head = head.ok_or_else(|| bad(0, "head of a loose resource"))?;
-    let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let u32_at =
+        |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let content_bytes = u64::from(u32_at(8)) | u64::from(u32_at(12)) << 32;
     let chunk_bytes = 1u32.checked_shl(u32::from(head[16])).unwrap_or(0);
     let loosener = Loosener::new(Codec::Lzx, chunk_bytes).ok().flatten();

@@ -154,15 +154,16 @@ fn compare(old: &Hive, new: &Hive) -> Result<Vec<RegistryChange>, String> {
         {
             continue;
         }
-        let mut change = |change, key: &str, value: Option<&Shown>, old: Option<&Shown>, new: Option<&Shown>| {
-            changes.push(RegistryChange {
-                change,
-                key: key.to_owned(),
-                value: value.map(|value| value.name.clone()),
-                old: old.map(|shown| shown.text.clone()),
-                new: new.map(|shown| shown.text.clone()),
-            });
-        };
+        let mut change =
+            |change, key: &str, value: Option<&Shown>, old: Option<&Shown>, new: Option<&Shown>| {
+                changes.push(RegistryChange {
+                    change,
+                    key: key.to_owned(),
+                    value: value.map(|value| value.name.clone()),
+                    old: old.map(|shown| shown.text.clone()),
+                    new: new.map(|shown| shown.text.clone()),
+                });
+            };
         match (old.get(path), new.get(path)) {
             (Some((key, _)), None) | (None, Some((key, _))) => {
                 let word = if new.contains_key(path) { "added" } else { "removed" };
