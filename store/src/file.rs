@@ -17,10 +17,13 @@ use crate::pack;
 use crate::recipe::{Kind, Made, Piece, Places, Recipe, Segment};
 use crate::store::{Store, Tighten};
 
-/// Neighbours in a pack are read together up to this.
-const RUN: u64 = 8 << 20;
+/// Neighbours in a pack are read together up to this: far away, where each request costs time, and
+/// near, where what was just read is best still in the processor's cache when it is written.
+const RUN_FAR: u64 = 8 << 20;
+const RUN_NEAR: u64 = 1 << 20;
 /// Reads under way at once.
-const AHEAD: usize = 4;
+const AHEAD_FAR: usize = 4;
+const AHEAD_NEAR: usize = 2;
 
 /// A file of a version, open for reading.
 #[derive(Clone)]
@@ -139,6 +142,8 @@ impl StoredFile {
         let end = range.end.min(self.content.size);
         let range = range.start.min(end)..end;
         let this = self.clone();
+        let near = self.blobs.backend().is_local();
+        let ahead = if near { AHEAD_NEAR } else { AHEAD_FAR };
         let reading = Arc::new(reading);
         let planned = {
             let (this, reading, range) = (this.clone(), reading.clone(), range.clone());
@@ -160,12 +165,13 @@ impl StoredFile {
                     Ok(bytes.slice(from as usize..to as usize))
                 }
             })
-            .buffered(AHEAD)
+            .buffered(ahead)
     }
 
     async fn plan(&self, range: &Range<u64>, hand: &dyn AtHand) -> Result<Vec<Step>> {
         let first = self.pieces.partition_point(|p| p.end() <= range.start);
         let last = self.pieces.partition_point(|p| p.offset < range.end);
+        let longest = if self.blobs.backend().is_local() { RUN_NEAR } else { RUN_FAR };
         let mut steps: Vec<Step> = Vec::new();
         for piece in self.pieces.get(first..last).unwrap_or_default() {
             if hand.has(&piece.id) {
@@ -181,7 +187,7 @@ impl StoredFile {
                 && let (Some((head, _)), Some((_, before))) = (run.first(), run.last())
                 && before.pack == location.pack
                 && before.packed.offset + before.packed.stored == location.packed.offset
-                && piece.end() - head.offset <= RUN
+                && piece.end() - head.offset <= longest
             {
                 run.push((*piece, location));
             } else {

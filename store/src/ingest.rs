@@ -27,7 +27,7 @@ use crate::recipe::{
 use crate::source::{Source, Watch};
 
 /// Bytes handed from the reader to the hashers at a time.
-const BATCH: u64 = 8 << 20;
+const BATCH: u64 = 2 << 20;
 
 /// A file as it is in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -30,7 +30,7 @@ use crate::source::Watch;
 use crate::store::Store;
 
 /// Bytes handed to the writer at a time, at least.
-const TOGETHER: usize = 1 << 20;
+const TOGETHER: usize = 512 << 10;
 /// Bytes after which the disk is told to begin, so that little is left to wait for at the end.
 const SYNC_EVERY: usize = 32 << 20;
 /// What the client's cache holds of a store far away is kept for so long after its last use.
@@ -224,7 +224,7 @@ async fn fetch(file: &StoredFile, to: &Path, seeds: Seeds, watch: &Watch) -> Res
     let part = to.with_file_name(part_name);
     let (output, hasher, from) = resume(file, &part)?;
 
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(2);
     let part_path = part.clone();
     let writer = tokio::task::spawn_blocking(move || write(output, &part_path, hasher, receiver));
     let seeds = Arc::new(seeds);
@@ -323,7 +323,7 @@ fn write(
     mut chunks: tokio::sync::mpsc::Receiver<Bytes>,
 ) -> Result<Digest> {
     std::thread::scope(|scope| {
-        let (to_hash, hashed) = sync_channel::<Bytes>(4);
+        let (to_hash, hashed) = sync_channel::<Bytes>(2);
         let hashing = scope.spawn(move || {
             for chunk in hashed {
                 hasher.update(&chunk);
