@@ -359,6 +359,8 @@ fn read_table(backing: &Arc<Backing>, header: &Header) -> Result<BlobTable> {
 impl Inner {
     fn add_contents(&mut self, file: u16, table: BlobTable) -> Result<()> {
         let file_bytes = self.files[usize::from(file)].len_bytes;
+        self.blobs.reserve(table.blobs.len());
+        self.by_sha1.reserve(table.blobs.len());
         for entry in table.blobs {
             entry.resource.check_within(file_bytes, "resource")?;
             if !entry.resource.is_compressed()

@@ -43,7 +43,7 @@ pub(super) fn compress<P: Position, const B: usize, const SLOTS: usize>(
     end: usize,
     writer: &mut BitWriter<'_>,
 ) {
-    let effort = Effort { depth: 8, nice_len: 64 };
+    let effort = Effort { depth: 10, nice_len: 64 };
     chain.reset();
     let mut recent = [1u32; 3];
     let Shared { window, sequences, pieces, blocks, max_offset, .. } = core;

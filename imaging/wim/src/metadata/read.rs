@@ -30,10 +30,12 @@ struct Dentry<'a> {
 
 pub(crate) fn read_tree(bytes: &[u8], resolve: &mut dyn Resolve) -> Result<Tree> {
     let (security, root_at) = read_security(bytes)?;
+    // About what a dentry takes with its names; hostile ones are as long, or fewer.
+    let nodes = Vec::with_capacity(bytes.len() / (DENTRY_BYTES + 58));
     let mut reader = Reader {
         bytes,
         resolve,
-        tree: Tree { nodes: Vec::new(), security },
+        tree: Tree { nodes, security },
         groups: HashMap::new(),
         entries_left: bytes.len() / DENTRY_BYTES + 1,
     };
