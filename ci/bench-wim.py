@@ -49,7 +49,7 @@ class Bench:
     def __init__(self, work):
         self.work = work
         self.file = os.path.join(work, "results.json")
-        self.results = {"identity": None, "rows": {}}
+        self.results = {}
         if os.path.exists(self.file):
             with open(self.file) as file:
                 self.results = json.load(file)
@@ -59,9 +59,14 @@ class Bench:
             json.dump(self.results, file, indent=1)
         os.replace(self.file + ".new", self.file)
 
-    def once(self, row):
+    def measured(self, row, identity):
+        """What is known of the row, nothing if that was another program or corpus."""
+        if self.results.get(row.label, {}).get("identity") != identity:
+            self.results[row.label] = {"identity": identity, "ours": [], "wimlib": [], "sizes": {}}
+        return self.results[row.label]
+
+    def once(self, row, measured):
         """Ours, then wimlib's, once each."""
-        measured = self.results["rows"].setdefault(row.label, {"ours": [], "wimlib": [], "sizes": {}})
         for who, command in (("ours", row.ours), ("wimlib", row.theirs)):
             if not command:
                 continue
@@ -77,27 +82,27 @@ class Bench:
         measured["bars"] = row.bars
         self.save()
 
-    def measure(self, rows, runs, only, deadline):
+    def measure(self, rows, identity, runs, only, deadline):
         """True when all rows have their runs."""
         rows = [row for row in rows if not only or re.search(only, row.label)]
         for turn in range(runs):
             for row in rows:
-                have = len(self.results["rows"].get(row.label, {"ours": []})["ours"])
-                if have > turn or turn >= (row.runs or runs):
+                measured = self.measured(row, identity)
+                if len(measured["ours"]) > turn or turn >= (row.runs or runs):
                     continue
                 if deadline and time.monotonic() > deadline:
                     return False
                 print(f"... {row.label}, {turn + 1}", file=sys.stderr, flush=True)
                 if row.needs:
                     row.needs()
-                self.once(row)
+                self.once(row, measured)
         return True
 
     def table(self):
-        print(f"{'':26} {'runs':>4} {'CPU s':>17} {'wall s':>17} {'size MB':>19} {'peak MB':>13}")
-        print(f"{'':26} {'':4} {'ours   wimlib':>17} {'ours   wimlib':>17} {'ours    wimlib':>19} {'ours wimlib':>13}"
+        print(f"{'':26} {'program':>8} {'runs':>4} {'CPU s':>17} {'wall s':>17} {'size MB':>19} {'peak MB':>13}")
+        print(f"{'':26} {'':8} {'':4} {'ours   wimlib':>17} {'ours   wimlib':>17} {'ours    wimlib':>19} {'ours wimlib':>13}"
               "   ours/wimlib or ours alone, bar")
-        for label, measured in self.results["rows"].items():
+        for label, measured in self.results.items():
             medians = {
                 who: [statistics.median(column) for column in zip(*measured[who])] or None for who in ("ours", "wimlib")
             }
@@ -120,7 +125,7 @@ class Bench:
                 return f"{ours[column]:{width}.{digits}f} {second}"
 
             size = f"{sizes['ours'] / 1e6:9.2f} {sizes.get('wimlib', 0) / 1e6:9.2f}" if sizes else ""
-            print(f"{label:26} {len(measured['ours']):4} {pair(0, 8, 2)} {pair(1, 8, 2)} {size:>19} {pair(2, 6, 0)}   "
+            print(f"{label:26} {measured['identity'][0]:8} {len(measured['ours']):4} {pair(0, 8, 2)} {pair(1, 8, 2)} {size:>19} {pair(2, 6, 0)}   "
                   f"{verdict}")
 
 
@@ -141,10 +146,8 @@ def main():
     deadline = time.monotonic() + args.seconds if args.seconds else None
     with open(args.gilt, "rb") as program:
         digest = hashlib.sha256(program.read()).hexdigest()
-    identity = [digest, args.corpus, os.stat(args.corpus).st_mtime]
-    if bench.results["identity"] != identity:
-        bench.results = {"identity": identity, "rows": {}}
-    done = bench.measure(rows(args), args.runs, args.only, deadline)
+    identity = [digest[:8], args.corpus, os.stat(args.corpus).st_mtime]
+    done = bench.measure(rows(args), identity, args.runs, args.only, deadline)
     bench.table()
     if not done:
         sys.exit(MORE_TO_DO)

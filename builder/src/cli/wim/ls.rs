@@ -2,6 +2,7 @@ use super::failed;
 use super::target::{References, Target};
 use crate::cli::{Context, Failure};
 use clap::Args;
+use gilt_wim::WimContents;
 use gilt_wim::tree::{ContentSource, NodeId, Tree};
 use serde_json::json;
 use std::io::Write;
@@ -24,11 +25,16 @@ impl Ls {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let wim = self.target.open(&self.references)?;
         let index = self.target.index(&wim)?;
-        let (tree, contents) =
-            wim.load_outline(index).map_err(|error| failed(self.target.path.display(), error))?;
+        let fail = |error| failed(self.target.path.display(), error);
+        let (tree, contents) = if self.long || context.json {
+            let (tree, contents) = wim.load_outline(index).map_err(fail)?;
+            (tree, Some(contents))
+        } else {
+            (wim.load_names(index).map_err(fail)?, None)
+        };
         let (start, prefix) = find(&tree, self.path.as_deref().unwrap_or(""))?;
         let mut out = std::io::BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());
-        let done = list(&tree, &contents, start, prefix, self.long, context.json, &mut out);
+        let done = list(&tree, contents.as_ref(), start, prefix, self.long, context.json, &mut out);
         // The process ends here: taking a large tree apart would be a tenth of the work.
         std::mem::forget((tree, contents, wim));
         match done {
@@ -56,7 +62,7 @@ fn find(tree: &Tree, path: &str) -> Result<(NodeId, String), Failure> {
 
 fn list(
     tree: &Tree,
-    contents: &dyn ContentSource,
+    contents: Option<&WimContents>,
     start: NodeId,
     prefix: String,
     long: bool,
@@ -79,7 +85,8 @@ fn list(
             let (seconds, _) = node.modified.to_unix();
             if as_json {
                 let sha1 = stream
-                    .and_then(|stream| contents.known_sha1(stream.content))
+                    .zip(contents)
+                    .and_then(|(stream, contents)| contents.known_sha1(stream.content))
                     .filter(|sha1| !sha1.is_zero());
                 let streams: Vec<String> = node
                     .streams

@@ -179,7 +179,8 @@ impl Capture<'_> {
             node.attributes = attribute::NORMAL;
             let content = ContentId(self.contents.files.len() as u64);
             self.contents.files.push(self.contents.place(path));
-            node.streams.push(Stream { name: None, len_bytes: metadata.len(), content });
+            // Not `push`, which takes room for four.
+            node.streams = vec![Stream { name: None, len_bytes: metadata.len(), content }];
         }
         if self.options.unix_data {
             let extra = node.extra_mut();

@@ -296,6 +296,8 @@ impl<'a> Reader<'a> {
     ) -> Result<()> {
         let mut wants_reparse = node.attributes & attribute::REPARSE_POINT != 0;
         let mut has_contents = false;
+        // Most files have one; a vector that grows by itself takes room for four.
+        node.streams.reserve_exact(usize::from(!node.is_directory() && !wants_reparse));
         for (index, (name, sha1)) in hashes.iter().enumerate() {
             if !name.is_empty() {
                 let (content, len_bytes) = self.resolve.content(*sha1);
