@@ -21,6 +21,7 @@ pub mod tree;
 pub mod unix_names;
 mod verify;
 mod wim;
+pub mod windows_names;
 mod write;
 pub mod xml;
 
