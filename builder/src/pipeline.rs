@@ -71,17 +71,13 @@ impl From<StageError> for Failed {
     }
 }
 
-/// The driver of that name.
-pub fn driver(name: &str) -> Result<Arc<dyn VmDriver>, crate::cli::Failure> {
-    match name {
-        #[cfg(unix)]
-        "qemu" => {
-            let cache = Home::default_root().unwrap_or_else(std::env::temp_dir);
-            Ok(Arc::new(gilt_vm::qemu::Qemu::new(gilt_vm::qemu::QemuConfig::new(cache))))
-        }
-        other => Err(crate::cli::Failure::usage(format!("there is no driver {other:?}"))
-            .hint("this build of gilt has: qemu")),
-    }
+/// The driver `NAME` or `NAME:ADDRESS` stands for.
+pub fn driver(text: &str) -> Result<Arc<dyn VmDriver>, crate::cli::Failure> {
+    let cache = Home::default_root().unwrap_or_else(std::env::temp_dir);
+    gilt_vm::drivers::open(text, cache).map_err(|error| {
+        crate::cli::Failure::usage(error)
+            .hint(format!("this build of gilt has: {}", gilt_vm::drivers::choices()))
+    })
 }
 
 /// Builds all images, as many at once as this host's memory and cores bear.
@@ -227,14 +223,15 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
                 None => {
                     let start = layers::start(&plan, target)?;
                     let machine = install::begin(job, &plan, &start, &expected).await?;
-                    let machine = job
+                    let mut machine = job
                         .stage(
                             Stage::Layers,
                             expected(Stage::Layers),
-                            layers::run(job, &plan, &start, machine, target),
+                            layers::run(job, &plan, &start, machine),
                         )
                         .await?;
                     if target.until.is_some() {
+                        machine.saved().await?;
                         machine.vm.power_off().await?;
                         return Ok((Outcome { version: None, wim: None }, false));
                     }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -46,6 +46,30 @@ pub trait VmDriver: Send + Sync + fmt::Debug {
 
     /// Writes a disk and all it lies over into one file that stands alone.
     async fn flatten(&self, disk: &Path, to: &Path, to_format: DiskFormat) -> Result<()>;
+
+    /// How guests will reach services of this host; asked before there is a machine.
+    async fn host_side(&self) -> Result<HostSide>;
+
+    /// Removes what gilts that were killed left behind, and says what that was. Touches nothing
+    /// that is not provably gilt's own, and nothing of a gilt that lives.
+    async fn clean_up(&self) -> Result<Vec<String>>;
+}
+
+/// Both ends of the way from a guest to a service of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostSide {
+    /// Where the service listens.
+    pub listen_on: IpAddr,
+    /// What the guest calls it.
+    pub seen_by_guest: IpAddr,
+}
+
+impl HostSide {
+    /// Of QEMU's user-mode network: the guest's 10.0.2.2 is this host's 127.0.0.1.
+    pub const USER_MODE: HostSide = HostSide {
+        listen_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        seen_by_guest: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2)),
+    };
 }
 
 /// A machine that was started. Dropping it kills it and removes what the driver made for it.
@@ -80,7 +104,8 @@ pub trait Vm: Send + Sync + fmt::Debug {
     /// Puts a medium into drive `cdrom` (an index into `MachineSpec::cdroms`), or takes it out.
     async fn change_medium(&self, cdrom: usize, medium: Option<&Path>) -> Result<()>;
 
-    /// Freezes all disks as they are and goes on over fresh overlays. See [`CheckpointRequest`].
+    /// Freezes all disks as they are and goes on over fresh overlays. See [`CheckpointRequest`]. What
+    /// takes long is left to [`Checkpoint::rest`]; a next checkpoint waits for it.
     async fn checkpoint(&self, request: &CheckpointRequest) -> Result<Checkpoint>;
 
     /// The files the machine's disks are written to now, in the order of the spec.
@@ -156,13 +181,39 @@ pub struct CheckpointRequest {
     pub tpm_state: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug)]
+/// A frozen machine, of which the last part may still be on its way to the disk of the host.
+#[derive(Debug)]
 pub struct Checkpoint {
-    /// The frozen disks, in the order of the spec. Safe on the disk of the host.
+    /// The frozen disks, in the order of the spec. They may be moved at once.
     pub disks: Vec<PathBuf>,
-    pub memory_state: Option<PathBuf>,
     /// How long the guest stood still.
     pub paused_for: Duration,
+    /// The rest of the work. Until it is done well the checkpoint does not count.
+    pub rest: Rest,
+}
+
+/// What is left to do of a checkpoint while the guest goes on: it runs by itself, also when nobody
+/// waits for it.
+#[derive(Debug)]
+pub struct Rest(Option<tokio::task::JoinHandle<Result<()>>>);
+
+impl Rest {
+    /// Nothing is left to do.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    pub fn spawn(work: impl Future<Output = Result<()>> + Send + 'static) -> Self {
+        Self(Some(tokio::spawn(work)))
+    }
+
+    /// Waits until everything is safe on the disk of the host.
+    pub async fn done(self) -> Result<()> {
+        let Some(work) = self.0 else { return Ok(()) };
+        work.await.unwrap_or_else(|panic| {
+            Err(Error::Monitor { command: "checkpoint".into(), reason: panic.to_string() })
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -97,6 +97,14 @@ impl VmDriver for FakeDriver {
         "fake"
     }
 
+    async fn host_side(&self) -> Result<HostSide> {
+        Ok(HostSide::USER_MODE)
+    }
+
+    async fn clean_up(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     async fn capabilities(&self) -> Result<Capabilities> {
         Ok(Capabilities {
             hypervisor: "fake".into(),
@@ -290,11 +298,7 @@ impl Vm for FakeVm {
             std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         }
         self.counts.checkpoints.fetch_add(1, Ordering::SeqCst);
-        Ok(Checkpoint {
-            disks: frozen,
-            memory_state: request.memory_state.clone(),
-            paused_for: Duration::ZERO,
-        })
+        Ok(Checkpoint { disks: frozen, paused_for: Duration::ZERO, rest: Rest::none() })
     }
 
     fn disks(&self) -> Vec<PathBuf> {

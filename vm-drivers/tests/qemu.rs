@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,7 +20,7 @@ fn bench() -> (Bench, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = QemuConfig::new(dir.path().join("cache"));
     config.registry = RunRegistry::at(dir.path().join("run"));
-    let bench = Bench::new(Box::new(Qemu::new(config)));
+    let bench = Bench::new(Arc::new(Qemu::new(config)));
     (bench.unwrap_or_else(|what| panic!("{what}")), dir)
 }
 
@@ -43,7 +44,7 @@ async fn uefi_comes_up_with_its_own_variables() {
             uefi_variables: Some(bench.path("vars-then.fd")),
             ..Default::default()
         };
-        vm.checkpoint(&request).await.unwrap();
+        vm.checkpoint(&request).await.unwrap().rest.done().await.unwrap();
         vm.power_off().await.unwrap();
         let then = std::fs::metadata(request.uefi_variables.unwrap()).unwrap().len();
         assert_eq!(then, std::fs::metadata(&variables).unwrap().len());
@@ -71,7 +72,7 @@ async fn a_tpm_is_there_and_its_state_goes_with_a_checkpoint() {
         tpm_state: Some(bench.path("tpm-then")),
         ..Default::default()
     };
-    vm.checkpoint(&request).await.unwrap();
+    vm.checkpoint(&request).await.unwrap().rest.done().await.unwrap();
     vm.power_off().await.unwrap();
 
     let overlay = bench.path("again.qcow2");
@@ -125,7 +126,7 @@ async fn a_disk_chain_is_told_and_flattened() {
 async fn holder_of_a_machine() {
     let mut config = QemuConfig::new(std::env::temp_dir().join("unused-cache"));
     config.registry = RunRegistry::at(std::env::var_os("HOLDER_REGISTRY").unwrap());
-    let bench = Bench::new(Box::new(Qemu::new(config))).unwrap_or_else(|what| panic!("{what}"));
+    let bench = Bench::new(Arc::new(Qemu::new(config))).unwrap_or_else(|what| panic!("{what}"));
     let mut spec = bench.machine("held", "do=silent");
     spec.tpm = Some(TpmSpec { state_dir: bench.path("tpm") });
     let vm = bench.start(&spec).await.unwrap();
@@ -178,7 +179,7 @@ async fn a_state_that_was_cut_short_is_refused() {
         memory_state: Some(memory.clone()),
         ..Default::default()
     };
-    vm.checkpoint(&request).await.unwrap();
+    vm.checkpoint(&request).await.unwrap().rest.done().await.unwrap();
     said(&*vm, READY).await.unwrap();
     vm.power_off().await.unwrap();
     let file = std::fs::File::options().write(true).open(&memory).unwrap();

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::NamedTempFile;
 
-/// Bytes collected before a write.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes collected before a write; few enough to be in the processor's cache still.
+const BUFFER_BYTES: usize = 256 << 10;
 /// A copy shorter than this goes through the buffer, with what is around it.
 const SHORT_COPY_BYTES: u64 = 64 << 10;
 /// Bytes of a copy read and written at a time; no more than fit the caches of a core.
