@@ -22,6 +22,7 @@ mod writer;
 
 use super::WriteOptions;
 use super::output::Output;
+use crate::codec::Compression;
 use crate::error::{Error, Result, from_io};
 use crate::hash::Hasher;
 use crate::header::ResourceHeader;
