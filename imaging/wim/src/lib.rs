@@ -10,6 +10,7 @@ mod hash;
 mod header;
 mod info;
 mod integrity;
+pub mod loose;
 mod metadata;
 mod progress;
 mod read_at;
