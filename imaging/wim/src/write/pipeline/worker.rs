@@ -97,7 +97,7 @@ impl<'a> Worker<'a> {
         match task {
             Task::Segment(segment) => self.compress_segment(segment),
             Task::SolidChunk { number, bytes } => {
-                let mut out = self.shared.buffer();
+                let mut out = self.shared.buffer(bytes.len());
                 let smaller =
                     self.compressor.as_mut().is_some_and(|c| c.compress(&bytes, &mut out));
                 let (kept, idle) = if smaller { (out, bytes) } else { (bytes, out) };
@@ -134,7 +134,8 @@ impl<'a> Worker<'a> {
         let shared = self.shared;
         let permit = self.acquire(index, job.len_bytes)?;
         let want = job.len_bytes as usize;
-        let mut bytes = shared.buffer_of(want + 1);
+        let mut bytes = shared.buffer(want + 1);
+        bytes.resize(want + 1, 0);
         let mut reader = job.open().map_err(|e| job.io_error(e))?;
         let got = fill(&mut reader, &mut bytes).map_err(|e| job.io_error(e))?;
         if got != want {
@@ -180,7 +181,7 @@ impl<'a> Worker<'a> {
         let chunk_bytes = self.shared.options.chunk_bytes as usize;
         let chunks = bytes.len().div_ceil(chunk_bytes);
         let table_bytes = 4 * chunks.saturating_sub(1);
-        let mut out = self.shared.buffer();
+        let mut out = self.shared.buffer(bytes.len());
         out.resize(table_bytes, 0);
         for (index, chunk) in bytes.chunks(chunk_bytes).enumerate() {
             if index > 0 {
@@ -217,7 +218,8 @@ impl<'a> Worker<'a> {
             let want = left.min(shared.segment_bytes as u64);
             let permit = self.acquire(index, want)?;
             shared.check()?;
-            let mut bytes = shared.buffer_of(want as usize);
+            let mut bytes = shared.buffer(want as usize);
+            bytes.resize(want as usize, 0);
             if fill(&mut reader, &mut bytes).map_err(|e| job.io_error(e))? != bytes.len() {
                 return Err(job.changed(format!("it delivers fewer than {} bytes", job.len_bytes)));
             }
@@ -254,7 +256,7 @@ impl<'a> Worker<'a> {
                 return self.send(Message::Segment { job, number, bytes, chunk_sizes, permit });
             }
         };
-        let mut out = self.shared.buffer();
+        let mut out = self.shared.buffer(bytes.len());
         let mut chunk_sizes = Vec::with_capacity(bytes.len().div_ceil(chunk_bytes));
         // Segments are whole chunks, but for the last.
         let first = u64::from(number) * (self.shared.segment_bytes / chunk_bytes) as u64;
