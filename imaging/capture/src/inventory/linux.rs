@@ -54,6 +54,7 @@ pub fn inventory(view: TreeView<'_>) -> Result<Option<Inventory>> {
         },
         packages,
         kernels,
+        windows: None,
     }))
 }
 
