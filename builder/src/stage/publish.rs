@@ -310,7 +310,10 @@ mod tests {
             kernels: Vec::new(),
             windows: Some(Box::new(windows)),
         });
-        assert_eq!((facts.edition.as_str(), facts.build.as_str()), ("ServerStandard", "26100.2314"));
+        assert_eq!(
+            (facts.edition.as_str(), facts.build.as_str()),
+            ("ServerStandard", "26100.2314")
+        );
         assert_eq!(facts.languages, ["en-US", "de-DE"]);
         assert_eq!(facts.updates, ["KB5044284 26100.2033.1.3"]);
         assert_eq!(facts.packages.len(), 2);

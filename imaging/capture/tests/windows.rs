@@ -103,10 +103,13 @@ fn everything_installed_is_listed() {
     assert_eq!(found.drivers[0].provider.as_deref(), Some("Red Hat, Inc."));
     let programs: Vec<_> =
         found.programs.iter().map(|p| (p.name.as_str(), p.registry, p.is_component)).collect();
-    assert_eq!(programs, [
+    assert_eq!(
+        programs,
+        [
             ("A 32-bit Tool", RegistryView::ThirtyTwoBit, true),
             ("Example Runtime", RegistryView::Native, false)
-        ]);
+        ]
+    );
     assert!(found.has_recovery_environment);
 }
 

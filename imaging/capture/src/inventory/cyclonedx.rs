@@ -91,7 +91,9 @@ impl Inventory {
             url += &format!("@{}", encode(&package.version));
         }
         let mut before = '?';
-        for (name, value) in [("arch", Some(&package.architecture)), ("inf", package.source.as_ref())] {
+        for (name, value) in
+            [("arch", Some(&package.architecture)), ("inf", package.source.as_ref())]
+        {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 url += &format!("{before}{name}={}", encode(value));
                 before = '&';

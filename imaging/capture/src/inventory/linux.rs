@@ -97,6 +97,7 @@ fn dpkg_package(paragraph: &str) -> Option<Package> {
         return None;
     }
     Some(Package {
+        kind: super::Kind::Package,
         name: field("Package")?,
         version: field("Version")?,
         architecture: field("Architecture").unwrap_or_default(),

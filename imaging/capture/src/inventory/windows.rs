@@ -51,9 +51,7 @@ impl Release {
 impl WindowsInventory {
     /// Installed packages that came as updates, not with the release.
     pub fn updates(&self) -> impl Iterator<Item = &CbsPackage> {
-        self.packages
-            .iter()
-            .filter(|package| package.state.is_installed() && package.is_update())
+        self.packages.iter().filter(|package| package.state.is_installed() && package.is_update())
     }
 
     /// Names of the features that are on.
@@ -159,7 +157,10 @@ mod tests {
     fn an_app_without_a_version_is_left_out() {
         let full = "Microsoft.WindowsTerminal_3001.18.10301.0_neutral_~_8wekyb3d8bbwe";
         let package = app(full).unwrap();
-        assert_eq!((package.name.as_str(), package.version.as_str()), ("Microsoft.WindowsTerminal", "3001.18.10301.0"));
+        assert_eq!(
+            (package.name.as_str(), package.version.as_str()),
+            ("Microsoft.WindowsTerminal", "3001.18.10301.0")
+        );
         assert_eq!(app("odd"), None);
     }
 }

@@ -22,8 +22,7 @@ pub use hives::Hives;
 pub use inf::{DriverInf, parse_inf};
 pub use inventory::{
     CbsPackage, CbsState, Driver, Feature, PendingServicing, Program, RegistryView, Release,
-    WindowsInventory,
-    inventory,
+    WindowsInventory, inventory,
 };
 pub use properties::{ImageProperties, image_properties, language_of_lcid};
 pub use secrets::{Secret, secrets};

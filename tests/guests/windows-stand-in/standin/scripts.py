@@ -5,13 +5,9 @@ A line it does not know ends the script as an unknown command does. `# stand-in:
 
 import os
 import re
-import sys
 import time
 
 from . import windows
-
-CLIXML = ("#< CLIXML\r\n<Objs Version=\"1.1.0.1\" xmlns=\"http://schemas.microsoft.com/powershell/2004/04\"><S S=\"Error\">{text}_x000D__x000A_"
-          "</S></Objs>")
 
 
 class Ended(Exception):
@@ -50,14 +46,14 @@ def play_line(line, kind, environment, arguments):
     if line == "# stand-in: restart-pending":
         with windows.Registry(write=True) as machine:
             machine.add_key(windows.SERVICING + "\\RebootPending")
-    elif not first or first.startswith(("#", "rem", "::", "@echo", "$errorac", "$progress")):
+    elif not first or first.startswith(("#", "rem", "::", "@echo", "chcp", "$errorac", "$progress")) or line.startswith("if errorlevel"):
         pass
     elif first in ("write-output", "write-host", "echo"):
         print(expand(rest, environment, arguments), flush=True)
     elif first == "exit":
         raise Ended(int(rest.replace("/b", "").strip() or 0))
     elif first == "throw":
-        sys.stderr.write(CLIXML.format(text=expand(rest, environment, arguments)))
+        print(expand(rest, environment, arguments), flush=True)
         raise Ended(1)
     elif first == "start-sleep":
         time.sleep(float(re.sub(r"-\w+", "", rest)))
@@ -68,6 +64,6 @@ def play_line(line, kind, environment, arguments):
         with open(path, "w", encoding="utf-8", newline="") as file:
             file.write(expand(found.group(2), environment, arguments) + "\r\n")
     else:
-        text = f"{words[0]} : The term '{words[0]}' is not recognized as the name of a cmdlet (the stand-in knows few)"
-        sys.stderr.write(CLIXML.format(text=text) if kind == "powershell" else text)
+        what = "the name of a cmdlet" if kind == "powershell" else "an internal or external command"
+        print(f"'{words[0]}' is not recognized as {what} (the stand-in knows few)", flush=True)
         raise Ended(1)

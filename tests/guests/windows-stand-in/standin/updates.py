@@ -7,11 +7,11 @@ import re
 
 from . import registry, windows
 
-SUCCEEDED, FAILED = 2, 4
+SUCCEEDED = 2
 NOT_ALLOWED = 0x80240016
 ALL_FAILED = 0x80240022
 ACCESS_DENIED = 0x80070005
-INSTALL_PENDING, INSTALLED, SUPERSEDED = 0x60, 0x70, 0x50
+INSTALL_PENDING, INSTALLED = 0x60, 0x70
 
 
 def signed(number):
@@ -116,6 +116,14 @@ def after_boot(machine):
     state["restarts"] = state.get("restarts", 0) + 1
     del state["pending"]
     windows.save_state(state)
+
+
+def installed(machine):
+    """Numbers of the updates that are installed."""
+    names = machine.keys(windows.SERVICING + "\\Packages")
+    found = [re.match(r"Package_for_(KB\d+)~", name) for name in names]
+    return sorted(match.group(1) for match in found if match and machine.get(
+        f"{windows.SERVICING}\\Packages\\{match.string}", "CurrentState") == INSTALLED)
 
 
 def servicing():

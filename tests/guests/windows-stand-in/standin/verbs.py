@@ -42,6 +42,7 @@ def verb_boot(request, folder):
             "build": int(machine.get(windows.VERSION, "CurrentBuild", "0")),
             "ubr": machine.get(windows.VERSION, "UBR"),
             "edition": machine.get(windows.VERSION, "EditionID"),
+            "kbs": updates.installed(machine),
         }
 
 
@@ -50,8 +51,10 @@ def verb_renew(request, folder):
     old = request.get("oldKey")
     with open(path, encoding="utf-8") as file:
         lines = [line.rstrip() for line in file if line.strip() and not (old and old in line)]
+    if request.get("publicKey"):
+        lines.append(request["publicKey"].strip())
     with open(path, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines + [request["publicKey"].strip()]) + "\n")
+        file.write("\n".join(lines) + "\n")
     if request.get("clock"):
         moment = request["clock"].replace("T", " ").split(".")[0].rstrip("Z")
         subprocess.run(["/bin/busybox", "date", "-u", "-s", moment], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -78,7 +81,7 @@ def verb_run(request, folder):
             answer({"ok": True, "result": {}})
         return {"exitCode": 0, "timedOut": False, "died": False}
     if program != "user":
-        answer({"ok": False, "message": f"the stand-in does not play {program}", "hresult": None, "step": program})
+        answer({"ok": False, "message": f"the stand-in does not play {program}", "hresult": 0, "step": program})
         return {"exitCode": 1, "timedOut": False, "died": False}
     name = next(name for name in os.listdir(folder) if name.lower() in ("script.ps1", "script.cmd"))
     # A process of its own, so that its time can end.
@@ -98,7 +101,7 @@ def verb_run(request, folder):
         time.sleep(0.02)
     os.kill(child, 9)
     os.waitpid(child, 0)
-    return {"exitCode": None, "timedOut": True, "died": False}
+    return {"exitCode": -1, "timedOut": True, "died": False}
 
 
 def verb_preflight(request, folder):
@@ -192,7 +195,7 @@ def perform(verb, folder):
         try:
             result = globals()["verb_" + verb](request, folder)
         except Exception as error:  # noqa: BLE001: told as PowerShell's catch would
-            answer({"ok": False, "message": f"{type(error).__name__}: {error}", "hresult": getattr(error, "code", None), "step": verb})
+            answer({"ok": False, "message": f"{type(error).__name__}: {error}", "hresult": 0, "step": verb})
             return 1
     answer({"ok": True, "result": result})
     return 0
