@@ -185,7 +185,8 @@ def make(root, edition, kernel, initrd, boot_manager):
             # One file, two names: in the component store and where it is used.
             tree.link(f"Windows/WinSxS/{component}/{name}", f"Windows/System32/{name}")
     tree.write("Users/desktop.ini", "[.ShellClassInfo]\n")
-    for name in ("Users/Default/AppData/Local", "Users/Public/Desktop", "ProgramData/Microsoft", "Program Files/Common Files",
+    for name in ("Users/Default/AppData/Local", "Users/Public/Desktop", "ProgramData/Microsoft", "ProgramData/stand-in",
+                 "Program Files/Common Files",
                  "Program Files (x86)/Common Files", "Windows/Panther", "Windows/Temp", "PerfLogs"):
         tree.folder(name)
 
