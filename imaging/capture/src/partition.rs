@@ -82,7 +82,10 @@ pub fn survey(disk: &Disk) -> Result<(Option<PartitionTable>, Vec<PartitionRepor
         .map(|candidate| PartitionReport {
             label: match candidate.kind {
                 VolumeKind::Readable(_) => {
-                    open_volume(candidate.bytes).ok().flatten().map(|volume| volume.label())
+                    open_volume_with(candidate.bytes, &gilt_ntfs::Options::default())
+                        .ok()
+                        .flatten()
+                        .map(|volume| volume.label())
                 }
                 VolumeKind::Other(_) => None,
             }
