@@ -2,6 +2,9 @@
 
 import sys
 
-from . import boot, pe
+if sys.argv[1] == "pe":
+    from . import pe as role
+else:
+    from . import boot as role
 
-{"pe": pe.main, "windows": boot.main}[sys.argv[1]]()
+role.main()

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import time
 
-from . import answers, host, pe, registry, updates, windows
+from . import answers, host, registry, updates, windows
 from .answers import all_of, text_of
 
 HOST_KEY = windows.SSH + "/ssh_host_ed25519_key"
@@ -91,14 +91,14 @@ class Boot:
         if file:
             self.processed(file, "specialize")
         with windows.Registry(write=True) as machine:
-            pe.set_image_state(windows.ROOT, machine, "IMAGE_STATE_COMPLETE")
+            windows.set_image_state(machine, "IMAGE_STATE_COMPLETE")
             file = self.answers_of(machine, "oobeSystem")
             if file is None:
                 complete(machine)
                 self.no_accounts()
             commands = self.oobe(machine, file) if file else []
             complete(machine)
-        move_recovery_away()
+        windows.move_recovery_away()
         if file:
             self.processed(file, "oobeSystem")
         host.screen("Hi")
@@ -278,21 +278,6 @@ def complete(machine):
     machine.set(setup, "SystemSetupInProgress", registry.DWORD, 0)
     machine.set(setup, "OOBEInProgress", registry.DWORD, 0)
     machine.set(setup, "CmdLine", registry.SZ, "")
-
-
-def move_recovery_away():
-    """While the out-of-box experience ends, Windows RE leaves System32 for its own place."""
-    winre = windows.ROOT + "/Windows/System32/Recovery/Winre.wim"
-    if os.path.exists(winre):
-        os.makedirs(windows.ROOT + "/Recovery/WindowsRE", exist_ok=True)
-        os.rename(winre, windows.ROOT + "/Recovery/WindowsRE/Winre.wim")
-
-
-def bring_recovery_back():
-    """`reagentc /disable`."""
-    winre = windows.ROOT + "/Recovery/WindowsRE/Winre.wim"
-    if os.path.exists(winre):
-        os.rename(winre, windows.ROOT + "/Windows/System32/Recovery/Winre.wim")
 
 
 def main():

@@ -10,7 +10,7 @@ import shutil
 import time
 import xml.etree.ElementTree as ElementTree
 
-from . import answers, host, registry
+from . import answers, host, registry, windows
 from .answers import Refused, all_of, text_of
 
 PE_LOGS = "/x/Windows/Panther"
@@ -28,7 +28,7 @@ NEEDS = [
     ("BypassSecureBootCheck", "Secure Boot", host.secure_boot),
     ("BypassRAMCheck", "4 GB of memory", lambda: host.memory_bytes() >= 3_900_000_000),
 ]
-WINDOWS = "/c"
+WINDOWS = windows.ROOT
 
 
 class Setup:
@@ -263,7 +263,7 @@ class Setup:
             machine.set(setup, "SystemSetupInProgress", registry.DWORD, 1)
             machine.set(setup, "OOBEInProgress", registry.DWORD, 1)
             machine.set(setup, "CmdLine", registry.SZ, "oobe\\windeploy.exe")
-            set_image_state(WINDOWS, machine, "IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE")
+            windows.set_image_state(machine, "IMAGE_STATE_SPECIALIZE_RESEAL_TO_OOBE")
             if self.answers.has("offlineServicing"):
                 component = self.answers.component("offlineServicing", "Microsoft-Windows-SecureStartup-FilterDriver")
                 if component is not None and text_of(component, "PreventDeviceEncryption", "").lower() == "true":
@@ -314,14 +314,6 @@ class Setup:
         os.chdir("/")
         host.unmount(WINDOWS)
         host.power("reboot")
-
-
-def set_image_state(windows, machine, state):
-    machine.set("HKLM\\SOFTWARE\\Microsoft\\Windows\\CurrentVersion\\Setup\\State", "ImageState", registry.SZ, state)
-    folder = os.path.join(windows, "Windows/Setup/State")
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "State.ini"), "w", encoding="utf-16", newline="") as file:
-        file.write(f'[State]\r\nImageState="{state}"\r\n')
 
 
 def main():

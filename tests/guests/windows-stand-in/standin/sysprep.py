@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from . import pe, registry, windows
+from . import registry, windows
 
 LOGS = windows.SYSPREP + "/Panther"
 TAG = windows.SYSPREP + "/Sysprep_succeeded.tag"
@@ -41,7 +41,7 @@ def start(request):
             file.write(unattend)
     save({"running": True, "exitCode": None})
     mode = "vm" if request.get("vm") else request.get("mode", "oobe")
-    windows.detached("/bin/python3", "-m", "standin.sysprep", mode, administrator, str(runs_before))
+    windows.detached("/bin/python3", "-S", "-m", "standin.sysprep", mode, administrator, str(runs_before))
 
 
 def save(status):
@@ -111,7 +111,7 @@ def run(mode, earlier):
         machine.set(STATUS_KEY, "GeneralizationState", registry.DWORD, 7 if outcome == "success" else FATAL_STATE)
         machine.set(STATUS_KEY, "CleanupState", registry.DWORD, 2 if outcome == "success" else FATAL_STATE)
         if outcome == "success":
-            pe.set_image_state(windows.ROOT, machine, "IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE")
+            windows.set_image_state(machine, "IMAGE_STATE_GENERALIZE_RESEAL_TO_OOBE")
             setup = "HKLM\\SYSTEM\\Setup"
             machine.set(setup, "SetupType", registry.DWORD, 2)
             machine.set(setup, "CmdLine", registry.SZ, "oobe\\windeploy.exe")

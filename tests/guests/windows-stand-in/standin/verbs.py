@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from . import boot, host, scripts, sysprep, updates, windows
+from . import host, scripts, sysprep, updates, windows
 
 
 def now():
@@ -162,7 +162,7 @@ def recovery(folder):
             with open(os.path.join(folder, name), encoding="utf-8-sig", errors="replace") as file:
                 text = file.read().lower()
             if "reagentc" in text and "/disable" in text:
-                boot.bring_recovery_back()
+                windows.bring_recovery_back()
 
 
 def verb_sysprep(request, folder):

@@ -162,3 +162,26 @@ def remove(path):
 def detached(*command):
     """A process of its own session, as a scheduled task is."""
     subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def set_image_state(machine, state):
+    machine.set(STATE_KEY, "ImageState", registry.SZ, state)
+    folder = ROOT + "/Windows/Setup/State"
+    os.makedirs(folder, exist_ok=True)
+    with open(folder + "/State.ini", "w", encoding="utf-16", newline="") as file:
+        file.write(f'[State]\r\nImageState="{state}"\r\n')
+
+
+def move_recovery_away():
+    """While the out-of-box experience ends, Windows RE leaves System32 for its own place."""
+    winre = ROOT + "/Windows/System32/Recovery/Winre.wim"
+    if os.path.exists(winre):
+        os.makedirs(ROOT + "/Recovery/WindowsRE", exist_ok=True)
+        os.rename(winre, ROOT + "/Recovery/WindowsRE/Winre.wim")
+
+
+def bring_recovery_back():
+    """`reagentc /disable`."""
+    winre = ROOT + "/Recovery/WindowsRE/Winre.wim"
+    if os.path.exists(winre):
+        os.rename(winre, ROOT + "/Windows/System32/Recovery/Winre.wim")
