@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 pub use diagnosis::{Clue, diagnose};
-pub use guest_logs::copy_guest_logs;
+pub use guest_logs::{copy_guest_logs, windows_cause};
 
 /// Of a serial log, at most this much is kept: its end tells why.
 const SERIAL_TAIL_BYTES: u64 = 4 << 20;
@@ -107,6 +107,12 @@ pub fn collect(
         && let Err(error) = copy_guest_logs(disk, &folder.join("guest"), events)
     {
         missing.push(format!("logs on the guest's disk: {error}"));
+    }
+    if let Some(finding) = windows_cause(&folder.join("guest")) {
+        let line = format!("on the disk: {}; {} ({})\n", finding.cause, finding.cure, finding.line);
+        let mut text = fs::read_to_string(folder.join("diagnosis.txt"))?;
+        text.push_str(&events.scrub(&line));
+        fs::write(folder.join("diagnosis.txt"), text)?;
     }
     if !missing.is_empty() {
         fs::write(folder.join("not-collected.txt"), missing.join("\n") + "\n")?;
