@@ -12,6 +12,7 @@
 
 mod diagnosis;
 mod guest_logs;
+mod windows;
 
 use crate::event::{Event, Events, Sink, Stamped};
 use std::fs::{self, File};
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 pub use diagnosis::{Clue, diagnose};
-pub use guest_logs::{copy_guest_logs, windows_cause};
+pub use guest_logs::copy_guest_logs;
 
 /// Of a serial log, at most this much is kept: its end tells why.
 const SERIAL_TAIL_BYTES: u64 = 4 << 20;
@@ -108,7 +109,7 @@ pub fn collect(
     {
         missing.push(format!("logs on the guest's disk: {error}"));
     }
-    if let Some(finding) = windows_cause(&folder.join("guest")) {
+    if let Some(finding) = windows::cause(&folder.join("guest")) {
         let line = format!("on the disk: {}; {} ({})\n", finding.cause, finding.cure, finding.line);
         let mut text = fs::read_to_string(folder.join("diagnosis.txt"))?;
         text.push_str(&events.scrub(&line));

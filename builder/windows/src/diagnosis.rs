@@ -226,22 +226,14 @@ fn package(line: &str) -> Option<&str> {
     (name.contains('_') && line.contains("was installed for a user")).then_some(name)
 }
 
-/// Logs of a powered-off Windows, by what they tell first. Paths from the root of the volume; a
-/// name that ends with `/` is a folder.
-pub const LOGS: &[&str] = &[
-    "Windows/System32/Sysprep/Panther/",
-    "Windows/Panther/UnattendGC/",
-    "Windows/Panther/",
-    "$WINDOWS.~BT/Sources/Panther/",
-    "Windows/Logs/CBS/",
-    "Windows/Logs/DISM/",
-    "Windows/Logs/WindowsUpdate/",
-    "Windows/SoftwareDistribution/ReportingEvents.log",
-    "Windows/WindowsUpdate.log",
-    "Windows/INF/setupapi.dev.log",
-    "Windows/INF/setupapi.offline.log",
-    "ProgramData/gilt/",
-    "ProgramData/ssh/logs/",
+/// Folders of logs, in the order in which they name causes; paths from the root of the volume.
+pub const FOLDERS: &[&str] = &[
+    "Windows/System32/Sysprep/Panther",
+    "Windows/Panther/UnattendGC",
+    "Windows/Panther",
+    "$WINDOWS.~BT/Sources/Panther",
+    "Windows/Logs/CBS",
+    "Windows/Logs/DISM",
 ];
 
 #[cfg(test)]

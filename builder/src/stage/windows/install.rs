@@ -317,3 +317,51 @@ async fn tell_steps(job: &Job, serial: SerialLog) -> std::convert::Infallible {
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Setup and the scripts look for these names; Joliet is what Windows reads.
+    #[test]
+    fn the_answer_medium_has_the_names_windows_looks_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            format: 1,
+            user: "gilt-build".into(),
+            public_key: "ssh-ed25519 AAAA gilt build".into(),
+            port: 22,
+            openssh: Some("openssh.zip".into()),
+            first_boot: vec!["echo \"a\" & b".into()],
+        };
+        let mut disc = AnswerMedium::new(medium::LABEL).unwrap();
+        for (name, bytes) in medium::files("<unattend/>".into(), &settings, "id", "image") {
+            disc = disc.file(name, bytes);
+        }
+        let driver = format!("{}/01/viostor.inf", medium::DRIVERS);
+        let path = dir.path().join("answer.iso");
+        disc.file(driver, "[Version]").write(&path).unwrap();
+        let out = std::process::Command::new("isoinfo")
+            .args(["-J", "-f", "-i"])
+            .arg(&path)
+            .output()
+            .unwrap_or_else(|error| panic!("needs isoinfo: run ci/setup ({error})"));
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let mut names: Vec<&str> = text.lines().collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "/$WinPEDriver$",
+                "/$WinPEDriver$/01",
+                "/$WinPEDriver$/01/viostor.inf",
+                "/Autounattend.xml",
+                "/gilt",
+                "/gilt/first-boot.ps1",
+                "/gilt/first-logon.ps1",
+                "/gilt/medium.json",
+                "/gilt/settings.json",
+            ]
+        );
+    }
+}
