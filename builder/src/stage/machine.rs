@@ -175,7 +175,7 @@ impl Job {
             started.elapsed().as_secs_f64()
         ));
         let mut machine = Machine { vm, guest, parent: Some(key) };
-        machine.guest.renew_access().await?;
+        machine.guest.renew_access(self).await?;
         Ok(machine)
     }
 
@@ -209,7 +209,7 @@ impl Machine {
         layer: &str,
         seconds: f64,
     ) -> Result<Checkpoint, StageError> {
-        self.guest.sync().await?;
+        self.guest.sync(job).await?;
         let staging = job
             .home
             .staging_dir(&job.id, key)

@@ -428,6 +428,21 @@ fn check_guest(file: &TemplateFile, tree: &Node, cx: &mut Cx) {
             );
         }
     }
+    if guest == Guest::Windows && !file.tests.is_empty() {
+        cx.error_hint(
+            at(&["tests"]),
+            "gilt cannot start a captured Windows image yet, so it cannot test one",
+            "leave `tests` out, or check in a layer's `verify`",
+        );
+        return;
+    }
+    if guest == Guest::Windows && file.communicator.kind == CommunicatorType::Winrm {
+        cx.error_hint(
+            at(&["communicator", "type"]),
+            "gilt reaches Windows by SSH; it has no WinRM",
+            "leave `type` out: gilt puts the OpenSSH server in place itself (see windows.openssh)",
+        );
+    }
     for test in &file.tests {
         let fits = match test.command {
             TestCommand::Shell(_) => Guest::Linux,
