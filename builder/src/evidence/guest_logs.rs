@@ -45,11 +45,11 @@ pub fn copy_guest_logs(disk: &Path, folder: &Path, events: &Events) -> io::Resul
     };
     let is_windows = found.reader.file_system() == FileSystem::Ntfs;
     let mut logs = Logs { found: &found, events, budget: TOTAL_BYTES, is_windows };
-    for root in if is_windows { WINDOWS } else { LINUX } {
+    for &root in if is_windows { WINDOWS } else { LINUX } {
         logs.folder(root, &folder.join(root.replace('/', "-")), 0)?;
     }
     if is_windows {
-        for path in WINDOWS_FILES {
+        for &path in WINDOWS_FILES {
             let (from, name) = path.rsplit_once('/').unwrap_or(("", path));
             logs.files(from, &folder.join(from.replace('/', "-")), |have| {
                 have.eq_ignore_ascii_case(name)

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     pub system: OperatingSystem,
-    /// Sorted by name, then architecture.
+    /// Sorted by kind, name, architecture.
     pub packages: Vec<Package>,
     /// Kernel versions with a bootable image.
     pub kernels: Vec<String>,
