@@ -1,7 +1,7 @@
 //! Logs read from the guest's disk by the host, after the machine is off.
 
 use crate::event::Events;
-use gilt_capture::{FileSystem, FoundVolume};
+use gilt_capture::{FileSystem, FoundVolume, PartitionChoice};
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -40,7 +40,7 @@ const MAX_DEPTH: usize = 16;
 /// read of that is taken.
 pub fn copy_guest_logs(disk: &Path, folder: &Path, events: &Events) -> io::Result<()> {
     let image = gilt_disk::open(disk).map_err(io::Error::other)?;
-    let Ok(found) = gilt_capture::find_unclean_volume(&image) else {
+    let Ok(found) = gilt_capture::find_volume_as_it_lies(&image, PartitionChoice::Auto) else {
         return Ok(());
     };
     let is_windows = found.reader.file_system() == FileSystem::Ntfs;

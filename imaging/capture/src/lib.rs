@@ -27,7 +27,7 @@ pub use inventory::{Inventory, Kind, OperatingSystem, Package, inventory};
 pub use layout::{BootLoader, ExtraFile, LaidOut, LayoutRequest, OutFormat, layout};
 pub use lookup::{Found, TreeView};
 pub use partition::{
-    FoundVolume, PartitionChoice, PartitionReport, VolumeKind, find_unclean_volume, find_volume,
+    FoundVolume, PartitionChoice, PartitionReport, VolumeKind, find_volume, find_volume_as_it_lies,
     survey,
 };
 pub use volume::{FileSystem, VolumeReader, open_volume};
