@@ -245,7 +245,7 @@ fn open(
     sector_bytes: u32,
     ntfs: &gilt_ntfs::Options,
 ) -> Result<Option<FoundVolume>> {
-    let Some(reader) = open_volume_with(candidate.bytes, ntfs)? else { return Ok(None) };
+    let Some(mut reader) = open_volume_with(candidate.bytes, ntfs)? else { return Ok(None) };
     let tree = reader.tree()?;
     Ok(Some(FoundVolume {
         number: candidate.number,
