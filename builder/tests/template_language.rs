@@ -506,7 +506,7 @@ source:
   iso: media/installer.iso
   windows: {image_name: Windows Server 2025 SERVERSTANDARD, product_key: "${key}", timezone: W. Europe Standard Time, drivers: [http]}
 machine: {memory: 4GiB, disk: 40GiB, tpm: true, secure_boot: true, disk_interface: sata, net_device: e1000e}
-communicator: {type: winrm, username: Administrator, password: "${build.password}", port: 5985}
+communicator: {username: builder, port: 2222}
 layers:
   - name: updates
     provisioners:
@@ -514,8 +514,10 @@ layers:
       - windows-restart: {restart_timeout: 15m}
       - powershell: {inline: ["Get-Service"], as: system, valid_exit_codes: [0, 3010]}
       - windows-shell: {inline: [ver]}
+      - windows-install: {source: media/installer.iso, arguments: [/quiet]}
+      - windows-feature: {capabilities: [Language.Basic~~~de-DE~0.0.1.0]}
+      - windows-cleanup: {reset_base: false}
 generalize: {sysprep: {mode: oobe, vm: true}}
-tests: [{name: service, powershell: Get-Service gilt}]
 "#,
     );
     let builds =

@@ -12,6 +12,7 @@
 
 mod diagnosis;
 mod guest_logs;
+mod windows;
 
 use crate::event::{Event, Events, Sink, Stamped};
 use std::fs::{self, File};
@@ -107,6 +108,12 @@ pub fn collect(
         && let Err(error) = copy_guest_logs(disk, &folder.join("guest"), events)
     {
         missing.push(format!("logs on the guest's disk: {error}"));
+    }
+    if let Some(finding) = windows::cause(&folder.join("guest")) {
+        let line = format!("on the disk: {}; {} ({})\n", finding.cause, finding.cure, finding.line);
+        let mut text = fs::read_to_string(folder.join("diagnosis.txt"))?;
+        text.push_str(&events.scrub(&line));
+        fs::write(folder.join("diagnosis.txt"), text)?;
     }
     if !missing.is_empty() {
         fs::write(folder.join("not-collected.txt"), missing.join("\n") + "\n")?;

@@ -12,6 +12,7 @@ use crate::lock::{Digests, InputError};
 use crate::plan::INSTALL;
 use crate::template::diagnostic::{Diagnostic, Diagnostics};
 use crate::template::fields::Field;
+use crate::template::model::Guest;
 use crate::template::{BuildSpec, FileRef, LayerSpec, Machine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -186,7 +187,7 @@ impl Build {
         let script = crate::stage::generalize::script(spec.guest);
         let generalize = keys.stage(
             parent,
-            &[("generalize", &spec.generalize), ("gilt's generalize script", &script.to_owned())],
+            &[("generalize", &spec.generalize), ("gilt's generalize script", &script)],
         );
         let name = spec.capture.name.is_none().then(|| spec.name.clone());
         let description = spec.capture.description.is_none().then(|| spec.description.clone());
@@ -267,6 +268,12 @@ impl Keys<'_> {
                 let value = digest_of(value.to_string().as_str());
                 named.insert(format!("machine {}", field.key), value);
             }
+        }
+        if spec.guest == Guest::Windows {
+            // What gilt itself brings to the installation.
+            let scripts = [gilt_windows::script::FIRST_BOOT, gilt_windows::script::FIRST_LOGON];
+            let text: String = scripts.iter().map(|script| script.source()).collect();
+            named.insert("gilt's first steps".to_owned(), digest_of(text.as_str()));
         }
         self.keyed(None, named, &hasher)
     }

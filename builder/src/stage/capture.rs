@@ -3,7 +3,7 @@
 use super::generalize::Generalized;
 use super::{Job, StageError};
 use crate::event::{Event, Events};
-use crate::template::model::{Compression, CompressionLevel};
+use crate::template::model::{Compression, CompressionLevel, Guest};
 use gilt_capture::{
     CaptureError, CaptureOptions, CaptureRequest, ExcludeRules, FoundVolume, Inventory,
     PartitionChoice,
@@ -42,7 +42,10 @@ pub async fn run(job: &Job, generalized: &Generalized, key: &str) -> Result<Capt
         .home
         .staging_dir(&job.id, key)
         .map_err(StageError::io("make a folder for the capture"))?;
-    let mut rules = ExcludeRules::linux_default();
+    let mut rules = match spec.guest {
+        Guest::Linux => ExcludeRules::linux_default(),
+        Guest::Windows => ExcludeRules::windows_default(),
+    };
     for rule in &spec.capture.exclude {
         rules.exclude(rule).map_err(imaging_error)?;
     }

@@ -98,6 +98,13 @@ impl StageError {
         if self.is_disk_full() {
             return format!("the disk of this host is full: {self}");
         }
+        // Windows' own codes and words come first: they are the more telling.
+        if let Self::Command { tail, .. } | Self::CommandTimedOut { tail, .. } = self
+            && let Some(finding) = gilt_windows::diagnosis::classify(tail)
+            && !self.to_string().contains(&finding.cause)
+        {
+            return format!("{self}: {}; {} ({})", finding.cause, finding.cure, finding.line);
+        }
         let clue = match self {
             Self::Command { tail, .. } | Self::CommandTimedOut { tail, .. } => diagnose(tail),
             Self::Vm(_) | Self::Guest(_) => diagnose(serial),

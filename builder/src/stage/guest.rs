@@ -6,9 +6,10 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::event::Stream;
 use crate::plan::ResolvedLayer;
 use crate::template::RuntimeValues;
+use crate::template::model::Guest as GuestKind;
 use gilt_vm::guest::{
-    Communicator, Connector, ExecOutcome, ExitStatus, GuestCommand, HttpServer, Output, SshAuth,
-    SshKey, SshLogin, quiet, restart,
+    Communicator, Connector, ExecOutcome, ExitStatus, GuestCommand, GuestShell, HttpServer, Output,
+    SshAuth, SshKey, SshLogin, quiet, restart,
 };
 use gilt_vm::process::shell_quote;
 use gilt_vm::{Error as VmError, Vm};
@@ -30,6 +31,8 @@ pub struct Access {
     key: SshKey,
     /// Made by gilt, so that gilt may replace it; a key of the template stays.
     ours: bool,
+    /// The account's password, where the guest needs one. Made anew whenever gilt logs in.
+    pub(super) password: Option<String>,
 }
 
 impl Access {
@@ -52,7 +55,11 @@ impl Access {
             Some(key) => key,
             None => SshKey::generate("gilt build")?,
         };
-        Self::of(communicator.username.clone(), key, ours)
+        let mut access = Self::of(communicator.username.clone(), key, ours)?;
+        if job.build.spec.guest == GuestKind::Windows {
+            access.password = Some(super::windows::new_password());
+        }
+        Ok(access)
     }
 
     /// For the throw-away machine a captured image is tested on.
@@ -69,7 +76,7 @@ impl Access {
     }
 
     fn of(username: String, key: SshKey, ours: bool) -> Result<Self, StageError> {
-        Ok(Self { username, public_key: key.public_line()?, key, ours })
+        Ok(Self { username, public_key: key.public_line()?, key, ours, password: None })
     }
 
     pub fn is_ours(&self) -> bool {
@@ -92,7 +99,7 @@ impl Access {
             name: job.build.spec.name.clone(),
             id: job.id.clone(),
             username: self.username.clone(),
-            password: String::new(),
+            password: self.password.clone().unwrap_or_default(),
         }
     }
 }
@@ -161,12 +168,15 @@ pub struct Finished {
 }
 
 pub struct Guest {
-    way_in: Option<Box<dyn Communicator>>,
-    login: SshLogin,
+    pub(super) way_in: Option<Box<dyn Communicator>>,
+    pub(super) login: SshLogin,
     /// Where the host reaches its SSH port.
     address: SocketAddr,
     pub access: Access,
     pub served: Served,
+    kind: GuestKind,
+    /// Numbers what is run in a Windows guest.
+    pub(super) actions: std::sync::atomic::AtomicU32,
 }
 
 impl Guest {
@@ -182,10 +192,18 @@ impl Guest {
         login.guest_port = job.build.spec.communicator.port;
         let address = login.target(vm)?.address;
         let way_in = login.connect(vm, patience).await?;
-        Ok(Self { way_in: Some(way_in), login, address, access: access.clone(), served })
+        Ok(Self {
+            way_in: Some(way_in),
+            login,
+            address,
+            access: access.clone(),
+            served,
+            kind: job.build.spec.guest,
+            actions: Default::default(),
+        })
     }
 
-    fn way_in(&self) -> Result<&dyn Communicator, StageError> {
+    pub(super) fn way_in(&self) -> Result<&dyn Communicator, StageError> {
         let missing = || StageError::Guest("not logged in to the guest".into());
         self.way_in.as_deref().ok_or_else(missing)
     }
@@ -196,7 +214,19 @@ impl Guest {
 
     /// A resumed guest still has the key and the clock of the build that saved it: a key of this
     /// build takes the old one's place, and the clock is set.
-    pub async fn renew_access(&mut self) -> Result<(), StageError> {
+    pub async fn renew_access(&mut self, job: &Job) -> Result<(), StageError> {
+        if self.kind == GuestKind::Windows {
+            let fresh = self.access.ours.then(|| SshKey::generate("gilt build")).transpose()?;
+            let line = fresh.as_ref().map(SshKey::public_line).transpose()?;
+            self.renew_windows(job, line).await?;
+            if let Some(key) = fresh {
+                let password = self.access.password.take();
+                self.login.auth = SshAuth::Key(key.clone());
+                self.access = Access::of(self.access.username.clone(), key, true)?;
+                self.access.password = password;
+            }
+            return Ok(());
+        }
         let seconds = jiff::Timestamp::now().as_second();
         let mut line = format!("date -u -s @{seconds} >/dev/null 2>&1 || true");
         let fresh = self.access.ours.then(|| SshKey::generate("gilt build")).transpose()?;
@@ -220,7 +250,10 @@ impl Guest {
     }
 
     /// The guest writes out its caches.
-    pub async fn sync(&self) -> Result<(), StageError> {
+    pub async fn sync(&self, job: &Job) -> Result<(), StageError> {
+        if self.kind == GuestKind::Windows {
+            return self.sync_windows(job).await;
+        }
         self.short("sync").await
     }
 
@@ -269,7 +302,7 @@ impl Guest {
         }
     }
 
-    /// Reboots the guest and proves it.
+    /// Reboots a Linux guest and proves it.
     pub async fn restart(&mut self, vm: &dyn Vm, limit: Duration) -> Result<(), StageError> {
         let way_in = self
             .way_in
@@ -288,6 +321,7 @@ impl Guest {
         mode: Option<u32>,
         limit: Duration,
     ) -> Result<(), StageError> {
+        let to = &self.remote_path(to);
         let work = async { Ok(self.way_in()?.upload(from, to, mode).await.map(drop)?) };
         in_time(&format!("upload to {to}"), limit, work).await
     }
@@ -299,12 +333,22 @@ impl Guest {
         mode: Option<u32>,
         limit: Duration,
     ) -> Result<(), StageError> {
+        let to = &self.remote_path(to);
         let work =
             async { Ok(self.way_in()?.upload_bytes(bytes, to, mode.unwrap_or(0o644)).await?) };
         in_time(&format!("upload to {to}"), limit, work).await
     }
 
+    /// The path as the guest's SFTP server takes it.
+    fn remote_path(&self, path: &str) -> String {
+        match self.kind {
+            GuestKind::Linux => path.to_owned(),
+            GuestKind::Windows => gilt_windows::script::sftp_path(path),
+        }
+    }
+
     pub async fn download(&self, from: &str, to: &Path, limit: Duration) -> Result<(), StageError> {
+        let from = &self.remote_path(from);
         let work = async { Ok(self.way_in()?.download(from, to).await.map(drop)?) };
         in_time(&format!("download of {from}"), limit, work).await
     }
@@ -353,7 +397,10 @@ impl Guest {
     pub async fn shell(&self, job: &Job, command: Option<&str>) -> Result<i32, StageError> {
         use std::io::Write;
         if let Some(line) = command {
-            let run = GuestCommand::new(line).limit(Duration::from_secs(24 * 3600));
+            let mut run = GuestCommand::new(line).limit(Duration::from_secs(24 * 3600));
+            if self.kind == GuestKind::Windows {
+                run.shell = GuestShell::Raw;
+            }
             let mut sink = |from: Output, bytes: &[u8]| {
                 // A closed pipe ends what we print, not the guest's command.
                 let _ = match from {
@@ -378,7 +425,7 @@ impl Guest {
     }
 }
 
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     what: &str,
     limit: Duration,
     work: impl Future<Output = Result<T, StageError>>,
@@ -391,7 +438,7 @@ async fn in_time<T>(
     }
 }
 
-fn code(done: &ExecOutcome) -> i32 {
+pub(super) fn code(done: &ExecOutcome) -> i32 {
     match &done.status {
         ExitStatus::Code(code) => i32::try_from(*code).unwrap_or(255),
         // As shells say it of a command that a signal ended.
@@ -423,16 +470,21 @@ fn script_line(command: &Command) -> String {
 
 /// Splits streams into lines and keeps the end of all.
 #[derive(Default)]
-struct Lines {
+pub(super) struct Lines {
     open: BTreeMap<u8, Vec<u8>>,
-    tail: String,
+    pub(super) tail: String,
 }
 
 impl Lines {
     /// A line that never ends is cut here.
     const LONGEST: usize = 64 << 10;
 
-    fn push(&mut self, stream: Stream, bytes: &[u8], emit: &mut dyn FnMut(Stream, String)) {
+    pub(super) fn push(
+        &mut self,
+        stream: Stream,
+        bytes: &[u8],
+        emit: &mut dyn FnMut(Stream, String),
+    ) {
         let mut open = self.open.remove(&(stream as u8)).unwrap_or_default();
         open.extend_from_slice(bytes);
         while let Some(end) = open.iter().position(|b| *b == b'\n') {
@@ -446,7 +498,7 @@ impl Lines {
         self.open.insert(stream as u8, open);
     }
 
-    fn finish(&mut self, emit: &mut dyn FnMut(Stream, String)) {
+    pub(super) fn finish(&mut self, emit: &mut dyn FnMut(Stream, String)) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             if let Some(rest) = self.open.remove(&(stream as u8))
                 && !rest.is_empty()

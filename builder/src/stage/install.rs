@@ -3,6 +3,7 @@
 use super::guest::{Access, Guest, Served};
 use super::layers::{self, Start};
 use super::machine::Machine;
+use super::windows::install as windows;
 use super::{Job, StageError};
 use crate::event::{Event, Stage};
 use crate::plan::Plan;
@@ -68,7 +69,14 @@ async fn from_medium(job: &Job, medium: &template::FileRef) -> Result<Machine, S
     let iso = super::input::local_path(job, medium).await?;
     let access = Access::new_for(job)?;
     let served = Served::start(job).await?;
-    let answer = answer_medium(job, &access, &served).await?;
+    let setup = windows_setup(job);
+    let (iso, answer) = match &setup {
+        Some(setup) => {
+            let answer = windows::answer_medium(job, &access, &served, setup, &iso).await?;
+            (windows::install_medium(job, setup, iso).await?, Some(answer))
+        }
+        None => (iso, answer_medium(job, &access, &served).await?),
+    };
     let disk = job.run.file("overlay-first.qcow2");
     let size = job.build.spec.machine.disk.bytes();
     job.driver.create_disk(&disk, DiskFormat::Qcow2, size).await?;
@@ -78,12 +86,26 @@ async fn from_medium(job: &Job, medium: &template::FileRef) -> Result<Machine, S
     let deadline = Instant::now() + job.build.spec.source.install_timeout;
     type_boot_steps(job, vm.as_ref(), &access, &served).await?;
     let left = deadline.saturating_duration_since(Instant::now());
-    let guest = Guest::connect(job, vm.as_ref(), &access, served, left).await?;
+    let guest = if setup.is_some() {
+        let mut guest = windows::first_login(job, vm.as_ref(), &access, served, left).await?;
+        // The password Setup was told is worth nothing from now on.
+        guest.renew_access(job).await?;
+        guest
+    } else {
+        Guest::connect(job, vm.as_ref(), &access, served, left).await?
+    };
     // The drives stay, empty: a saved state of this machine then fits every later start of it.
     for drive in 0..spec.cdroms.len() {
         vm.change_medium(drive, None).await?;
     }
     Ok(Machine::new(vm, guest))
+}
+
+/// How Setup is answered; for a Linux guest there is none.
+fn windows_setup(job: &Job) -> Option<template::WindowsSetup> {
+    let spec = &job.build.spec;
+    (spec.guest == template::Guest::Windows)
+        .then(|| spec.source.windows.clone().unwrap_or_else(template::WindowsSetup::plain))
 }
 
 async fn from_disk(job: &Job, medium: &template::FileRef) -> Result<Machine, StageError> {
@@ -103,7 +125,10 @@ async fn from_disk(job: &Job, medium: &template::FileRef) -> Result<Machine, Sta
     let vm = job.watch(vm);
     type_boot_steps(job, vm.as_ref(), &access, &served).await?;
     let patience = job.build.spec.communicator.timeout;
-    let guest = Guest::connect(job, vm.as_ref(), &access, served, patience).await?;
+    let mut guest = Guest::connect(job, vm.as_ref(), &access, served, patience).await?;
+    if job.build.spec.guest == template::Guest::Windows {
+        guest.renew_access(job).await?;
+    }
     for drive in 0..spec.cdroms.len() {
         vm.change_medium(drive, None).await?;
     }

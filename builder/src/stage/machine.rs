@@ -199,7 +199,7 @@ impl Job {
             started.elapsed().as_secs_f64()
         ));
         let mut machine = Machine { parent: Some(key), ..Machine::new(vm, guest) };
-        machine.guest.renew_access().await?;
+        machine.guest.renew_access(self).await?;
         Ok(machine)
     }
 
@@ -228,7 +228,7 @@ impl Machine {
     /// Freezes the guest's disk and memory as checkpoint of a layer. The guest goes on over a fresh
     /// overlay at once; the checkpoint counts when it is written out, see [`Machine::saved`].
     pub async fn save(&mut self, job: &Job, layer: DoneLayer) -> Result<(), StageError> {
-        self.guest.sync().await?;
+        self.guest.sync(job).await?;
         self.saved().await?;
         let key = layer.key.clone();
         let staging = job

@@ -18,6 +18,7 @@ pub mod machine;
 pub mod provision;
 pub mod publish;
 pub mod test;
+pub mod windows;
 
 use crate::checkpoint::{Checkpoints, History};
 use crate::event::{Event, Events, Stage};

@@ -2,10 +2,13 @@
 
 use super::guest::Command;
 use super::machine::Machine;
+use super::windows::provision as windows;
 use super::{Job, OnError, StageError};
 use crate::event::Event;
 use crate::template::RuntimeValues;
-use crate::template::model::{Action, Code, FileTransfer, Provisioner, Shell, UploadSource};
+use crate::template::model::{
+    Action, Code, FileTransfer, Guest as GuestKind, Provisioner, Shell, UploadSource,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -32,19 +35,33 @@ pub async fn run(
         match &step.action {
             Action::Shell(shell) => run_shell(job, machine, around, step, shell).await?,
             Action::File(transfer) => copy(job, machine, around, transfer).await?,
+            Action::Restart(restart) if job.build.spec.guest == GuestKind::Windows => {
+                windows::restart_plain(job, machine, restart.timeout).await?
+            }
             Action::Restart(restart) => {
                 machine.guest.restart(machine.vm.as_ref(), restart.timeout).await?
             }
             Action::Breakpoint(stop) => breakpoint(job, machine, stop.note.as_deref()).await?,
-            Action::PowerShell(_)
-            | Action::WindowsShell(_)
-            | Action::WindowsRestart(_)
-            | Action::WindowsUpdate(_) => {
-                return Err(StageError::Input(format!(
-                    "{}: {} needs a Windows guest",
-                    step.location,
-                    step.action.title()
-                )));
+            Action::PowerShell(shell) => {
+                windows::powershell(job, machine, around, step, shell).await?
+            }
+            Action::WindowsShell(shell) => {
+                windows::batch(job, machine, around, step, shell).await?
+            }
+            Action::WindowsRestart(restart) => {
+                windows::restart(job, machine, around, restart).await?
+            }
+            Action::WindowsUpdate(update) => {
+                super::windows::update::run(job, machine, step, update).await?
+            }
+            Action::WindowsInstall(install) => {
+                windows::install(job, machine, around, step, install).await?
+            }
+            Action::WindowsFeature(feature) => {
+                windows::feature(job, machine, step, feature).await?
+            }
+            Action::WindowsCleanup(cleanup) => {
+                windows::cleanup(job, machine, step, cleanup).await?
             }
         }
     }

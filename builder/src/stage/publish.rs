@@ -4,6 +4,7 @@ use super::test::Tested;
 use super::{Job, StageError};
 use crate::pipeline::Target;
 use crate::plan::Plan;
+use gilt_capture::{Inventory, Kind};
 use gilt_store::{
     Artifact, Builder, Input, LayerKey, ManifestFields, OsFacts, Package, PublishRequest, Source,
     Store, Tests, Watch,
@@ -206,21 +207,7 @@ fn manifest(job: &Job, target: &Target, plan: &Plan, tested: &Tested) -> Manifes
             size: file.file.path().and_then(|p| p.metadata().ok()).map_or(0, |meta| meta.len()),
         })
         .collect();
-    let os = match &tested.captured.inventory {
-        Some(inventory) => OsFacts {
-            name: inventory.system.name.clone(),
-            edition: inventory.system.id.clone(),
-            build: inventory.system.version.clone(),
-            architecture: inventory.system.architecture.clone(),
-            packages: inventory
-                .packages
-                .iter()
-                .map(|p| Package { name: p.name.clone(), version: p.version.clone() })
-                .collect(),
-            ..OsFacts::default()
-        },
-        None => OsFacts::default(),
-    };
+    let os = tested.captured.inventory.as_ref().map(os_facts).unwrap_or_default();
     ManifestFields {
         description: spec.description.clone().unwrap_or_default(),
         parents: Vec::new(),
@@ -237,5 +224,100 @@ fn manifest(job: &Job, target: &Target, plan: &Plan, tested: &Tested) -> Manifes
         os,
         tests: Some(Tests { passed: tested.passed, failed: 0, skipped: 0 }),
         started: None,
+    }
+}
+
+/// What a version says of its system, from the inventory of the captured disk.
+fn os_facts(inventory: &Inventory) -> OsFacts {
+    let mut facts = OsFacts {
+        name: inventory.system.name.clone(),
+        edition: inventory.system.id.clone(),
+        build: inventory.system.version.clone(),
+        architecture: inventory.system.architecture.clone(),
+        ..OsFacts::default()
+    };
+    for package in &inventory.packages {
+        match package.kind {
+            Kind::Update => facts.updates.push(format!("{} {}", package.name, package.version)),
+            Kind::Package | Kind::App | Kind::Driver | Kind::Program => {
+                let (name, version) = (package.name.clone(), package.version.clone());
+                facts.packages.push(Package { name, version });
+            }
+        }
+    }
+    if let Some(windows) = &inventory.windows {
+        let release = &windows.release;
+        facts.edition = release.edition.clone().unwrap_or_default();
+        facts.languages = release.languages.clone();
+        let texts = [
+            ("display_version", &release.display_version),
+            ("installation_type", &release.installation_type),
+            ("default_language", &release.default_language),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                facts.more.insert(name.into(), text.clone().into());
+            }
+        }
+        let features: Vec<&str> = windows.enabled_features().collect();
+        facts.more.insert("features".into(), features.into());
+    }
+    facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gilt_capture::windows::{CbsState, Feature, Release, WindowsInventory};
+    use gilt_capture::{OperatingSystem, Package as Installed};
+
+    #[test]
+    fn the_version_of_a_windows_says_edition_languages_updates_and_features() {
+        let package = |kind, name: &str, version: &str| Installed {
+            kind,
+            name: name.into(),
+            version: version.into(),
+            architecture: String::new(),
+            source: None,
+            supplier: None,
+        };
+        let feature = |name: &str, state| Feature { name: name.into(), state };
+        let windows = WindowsInventory {
+            release: Release {
+                edition: Some("ServerStandard".into()),
+                languages: vec!["en-US".into(), "de-DE".into()],
+                display_version: Some("24H2".into()),
+                ..Release::default()
+            },
+            features: vec![
+                feature("NetFx4", CbsState::Installed),
+                feature("TelnetClient", CbsState::Staged),
+            ],
+            ..WindowsInventory::default()
+        };
+        let facts = os_facts(&Inventory {
+            system: OperatingSystem {
+                id: "windows".into(),
+                version: "26100.2314".into(),
+                name: "Windows Server 2025 Standard".into(),
+                architecture: "amd64".into(),
+            },
+            packages: vec![
+                package(Kind::Update, "KB5044284", "26100.2033.1.3"),
+                package(Kind::App, "Microsoft.WindowsTerminal", "3001.18"),
+                package(Kind::Driver, "Net driver of Red Hat, Inc.", "100.95"),
+            ],
+            kernels: Vec::new(),
+            windows: Some(Box::new(windows)),
+        });
+        assert_eq!(
+            (facts.edition.as_str(), facts.build.as_str()),
+            ("ServerStandard", "26100.2314")
+        );
+        assert_eq!(facts.languages, ["en-US", "de-DE"]);
+        assert_eq!(facts.updates, ["KB5044284 26100.2033.1.3"]);
+        assert_eq!(facts.packages.len(), 2);
+        assert_eq!(facts.more["features"], serde_json::json!(["NetFx4"]));
+        assert_eq!(facts.more["display_version"], "24H2");
     }
 }

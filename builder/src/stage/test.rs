@@ -23,9 +23,12 @@ pub struct Tested {
 
 pub async fn run(job: &Job, captured: Captured) -> Result<Tested, StageError> {
     if job.build.spec.guest == GuestKind::Windows {
-        return Err(StageError::Input(
-            "this version of gilt does not test Windows images yet".into(),
-        ));
+        // Tests of a Windows template are refused when it is read.
+        job.events.warn(
+            "the image was not started: gilt makes no bootable disk of a Windows image yet; \
+             what was proven is what its disk says",
+        );
+        return Ok(Tested { captured, passed: 0 });
     }
     let access = Access::for_test(TEST_USER)?;
     let disk = job.run.file("test.qcow2");

@@ -428,6 +428,21 @@ fn check_guest(file: &TemplateFile, tree: &Node, cx: &mut Cx) {
             );
         }
     }
+    if guest == Guest::Windows && !file.tests.is_empty() {
+        cx.error_hint(
+            at(&["tests"]),
+            "gilt cannot start a captured Windows image yet, so it cannot test one",
+            "leave `tests` out, or check in a layer's `verify`",
+        );
+        return;
+    }
+    if guest == Guest::Windows && file.communicator.kind == CommunicatorType::Winrm {
+        cx.error_hint(
+            at(&["communicator", "type"]),
+            "gilt reaches Windows by SSH; it has no WinRM",
+            "leave `type` out: gilt puts the OpenSSH server in place itself (see windows.openssh)",
+        );
+    }
     for test in &file.tests {
         let fits = match test.command {
             TestCommand::Shell(_) => Guest::Linux,
@@ -448,6 +463,7 @@ fn layers_of(
     problems: &mut Vec<Diagnostic>,
 ) -> Option<Vec<LayerSpec>> {
     let mut layers: Option<Vec<LayerSpec>> = Some(Vec::new());
+    let mut places: Vec<&Node> = Vec::new();
     let guest = draft.file.as_ref().map(|file| file.guest);
     for layer in &draft.layers {
         let (spec, at) = match layer {
@@ -488,10 +504,41 @@ fn layers_of(
                 );
             }
             layers.push(spec);
+            places.push(at);
         }
         problems.append(&mut cx.problems);
     }
+    let mut cx = Cx::new(catalogue.sources());
+    check_order(layers.as_deref().unwrap_or_default(), &places, &mut cx);
+    problems.append(&mut cx.problems);
     layers
+}
+
+/// Windows: what comes as a language or on demand has the files of the medium; the cumulative
+/// update that is to cover them must follow.
+fn check_order(layers: &[LayerSpec], places: &[&Node], cx: &mut Cx) {
+    let updates = |spec: &LayerSpec| {
+        spec.provisioners.iter().any(|step| matches!(step.action, Action::WindowsUpdate(_)))
+    };
+    let adds = |spec: &LayerSpec| {
+        spec.provisioners.iter().any(|step| match &step.action {
+            Action::WindowsFeature(feature) => {
+                !(feature.packages.is_empty() && feature.capabilities.is_empty())
+            }
+            _ => false,
+        })
+    };
+    let Some(last) = layers.iter().rposition(updates) else { return };
+    for (spec, place) in layers.iter().zip(places).skip(last + 1).filter(|(spec, _)| adds(spec)) {
+        cx.error_hint(
+            place.span,
+            format!(
+                "layer `{}` adds languages or capabilities after the updates of layer `{}`",
+                spec.name, layers[last].name
+            ),
+            "put it before them: what is added later lacks the updates of its files",
+        );
+    }
 }
 
 fn check_layer(spec: &LayerSpec, guest: Option<Guest>, at: &Node, cx: &mut Cx) {

@@ -23,10 +23,11 @@ pub use error::{CaptureError, Result};
 pub use exclude::{ExcludeRules, Excluded, ScriptSection};
 pub use gilt_ntfs::{Elsewhere, Encrypted, SpecialPolicy};
 pub use index::index_path;
-pub use inventory::{Inventory, OperatingSystem, Package, inventory};
+pub use inventory::{Inventory, Kind, OperatingSystem, Package, inventory};
 pub use layout::{BootLoader, ExtraFile, LaidOut, LayoutRequest, OutFormat, layout};
 pub use lookup::{Found, TreeView};
 pub use partition::{
-    FoundVolume, PartitionChoice, PartitionReport, VolumeKind, find_volume, survey,
+    FoundVolume, PartitionChoice, PartitionReport, VolumeKind, find_volume, find_volume_as_it_lies,
+    survey,
 };
 pub use volume::{FileSystem, VolumeReader, open_volume};

@@ -2,7 +2,7 @@
 
 use crate::error::{CaptureError, Result};
 use crate::lookup::TreeView;
-use crate::volume::{FileSystem, VolumeReader, open_volume};
+use crate::volume::{FileSystem, VolumeReader, open_volume_with};
 use gilt_disk::{BlockRead, Disk, PartitionTable, partitions, type_guid};
 use gilt_wim::tree::Tree;
 use std::sync::Arc;
@@ -82,7 +82,10 @@ pub fn survey(disk: &Disk) -> Result<(Option<PartitionTable>, Vec<PartitionRepor
         .map(|candidate| PartitionReport {
             label: match candidate.kind {
                 VolumeKind::Readable(_) => {
-                    open_volume(candidate.bytes).ok().flatten().map(|volume| volume.label())
+                    open_volume_with(candidate.bytes, &gilt_ntfs::Options::default())
+                        .ok()
+                        .flatten()
+                        .map(|volume| volume.label())
                 }
                 VolumeKind::Other(_) => None,
             }
@@ -190,6 +193,20 @@ fn describe(candidates: &[Candidate]) -> String {
 
 /// Opens the chosen partition and reads its metadata.
 pub fn find_volume(disk: &Disk, choice: PartitionChoice) -> Result<FoundVolume> {
+    find_volume_with(disk, choice, &gilt_ntfs::Options::default())
+}
+
+/// The same of a machine that was cut off: a volume that was not dismounted is read as it lies on the
+/// disk, and what cannot be read is left out. For logs, never for a capture.
+pub fn find_volume_as_it_lies(disk: &Disk, choice: PartitionChoice) -> Result<FoundVolume> {
+    find_volume_with(disk, choice, &gilt_ntfs::Options::for_evidence())
+}
+
+fn find_volume_with(
+    disk: &Disk,
+    choice: PartitionChoice,
+    ntfs: &gilt_ntfs::Options,
+) -> Result<FoundVolume> {
     let (table, mut list) = candidates(disk)?;
     let sector_bytes = table.map_or(disk.reader().sector_bytes(), |table| table.sector_bytes);
     match choice {
@@ -198,7 +215,7 @@ pub fn find_volume(disk: &Disk, choice: PartitionChoice) -> Result<FoundVolume> 
             let found = list.into_iter().find(|candidate| candidate.number == number);
             let candidate = found.ok_or(CaptureError::NoPartition { number, partitions: told })?;
             let kind = candidate.kind.clone();
-            open(candidate, sector_bytes)?
+            open(candidate, sector_bytes, ntfs)?
                 .ok_or_else(|| CaptureError::NotReadable { number, what: kind.to_string() })
         }
         PartitionChoice::Auto => {
@@ -209,7 +226,7 @@ pub fn find_volume(disk: &Disk, choice: PartitionChoice) -> Result<FoundVolume> 
                 if !matches!(candidate.kind, VolumeKind::Readable(_)) {
                     continue;
                 }
-                match open(candidate, sector_bytes) {
+                match open(candidate, sector_bytes, ntfs) {
                     Ok(Some(volume)) if has_system(&volume) => return Ok(volume),
                     Ok(_) => {}
                     // The largest volume that cannot be read is the likeliest cause.
@@ -223,8 +240,12 @@ pub fn find_volume(disk: &Disk, choice: PartitionChoice) -> Result<FoundVolume> 
     }
 }
 
-fn open(candidate: Candidate, sector_bytes: u32) -> Result<Option<FoundVolume>> {
-    let Some(mut reader) = open_volume(candidate.bytes)? else { return Ok(None) };
+fn open(
+    candidate: Candidate,
+    sector_bytes: u32,
+    ntfs: &gilt_ntfs::Options,
+) -> Result<Option<FoundVolume>> {
+    let Some(mut reader) = open_volume_with(candidate.bytes, ntfs)? else { return Ok(None) };
     let tree = reader.tree()?;
     Ok(Some(FoundVolume {
         number: candidate.number,

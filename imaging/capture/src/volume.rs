@@ -229,13 +229,20 @@ impl VolumeReader for FatVolume {
 
 /// Opens the file system on `disk`; `None` when it is none we read.
 pub fn open_volume(disk: Arc<dyn BlockRead>) -> Result<Option<Box<dyn VolumeReader>>> {
+    open_volume_with(disk, &gilt_ntfs::Options::default())
+}
+
+pub(crate) fn open_volume_with(
+    disk: Arc<dyn BlockRead>,
+    ntfs: &gilt_ntfs::Options,
+) -> Result<Option<Box<dyn VolumeReader>>> {
     if Ext4Volume::probe(&disk).unwrap_or(false) {
         return Ok(Some(Box::new(Ext4Volume::open(disk)?)));
     }
     let mut head = [0; 80];
     if disk.len_bytes() >= 512 && disk.read_at(0, &mut head).is_ok() && head[3..11] == *b"NTFS    "
     {
-        let volume = gilt_ntfs::Volume::open(disk, &gilt_ntfs::Options::default())?;
+        let volume = gilt_ntfs::Volume::open(disk, ntfs)?;
         let mut serial = [0; 8];
         serial.copy_from_slice(&head[72..]);
         return Ok(Some(Box::new(Ntfs { volume, serial })));

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use gilt_capture::TreeView;
 use gilt_capture::windows::{
-    CbsState, Check, Hives, PendingServicing, Verdict, WindowsError, generalization,
+    CbsState, Check, Hives, PendingServicing, RegistryView, Verdict, WindowsError, generalization,
     image_properties, inventory, secrets,
 };
 use gilt_wim::tree::Tree;
@@ -103,7 +103,13 @@ fn everything_installed_is_listed() {
     assert_eq!(found.drivers[0].provider.as_deref(), Some("Red Hat, Inc."));
     let programs: Vec<_> =
         found.programs.iter().map(|p| (p.name.as_str(), p.registry, p.is_component)).collect();
-    assert_eq!(programs, [("A 32-bit Tool", "32-bit", true), ("Example Runtime", "native", false)]);
+    assert_eq!(
+        programs,
+        [
+            ("A 32-bit Tool", RegistryView::ThirtyTwoBit, true),
+            ("Example Runtime", RegistryView::Native, false)
+        ]
+    );
     assert!(found.has_recovery_environment);
 }
 

@@ -4,7 +4,7 @@ use super::failed;
 use crate::cli::wim::target::{References, Target};
 use crate::cli::{Context, Failure};
 use clap::Args;
-use gilt_capture::windows::{self, WindowsInventory};
+use gilt_capture::windows::WindowsInventory;
 use gilt_capture::{Inventory, PartitionChoice, TreeView, find_volume};
 use serde_json::json;
 use std::io::Read;
@@ -23,11 +23,6 @@ pub struct InventoryCommand {
     cyclonedx: bool,
 }
 
-enum Found {
-    Linux(Inventory),
-    Windows(Box<WindowsInventory>),
-}
-
 impl InventoryCommand {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let found = if self.is_wim()? {
@@ -38,33 +33,31 @@ impl InventoryCommand {
                 .nodes
                 .first()
                 .is_some_and(|root| root.extra.as_ref().is_some_and(|extra| extra.unix.is_some()));
-            inventory_of(TreeView { tree: &tree, contents: &contents, ignores_case: !is_unix })?
+            gilt_capture::inventory(TreeView {
+                tree: &tree,
+                contents: &contents,
+                ignores_case: !is_unix,
+            })
+            .map_err(failed)?
         } else {
             let choice = self.partition.map_or(PartitionChoice::Auto, PartitionChoice::Number);
             let disk = gilt_disk::open(&self.source.path).map_err(|error| failed(error.into()))?;
             let volume = find_volume(&disk, choice).map_err(failed)?;
-            inventory_of(volume.view())?
+            gilt_capture::inventory(volume.view()).map_err(failed)?
         };
-        let path = self.source.path.display();
-        match found {
-            None => Err(Failure::usage(format!("{path} holds no operating system we know"))),
-            Some(Found::Linux(inventory)) if self.cyclonedx => {
+        let Some(inventory) = found else {
+            let path = self.source.path.display();
+            return Err(Failure::usage(format!("{path} holds no operating system we know")));
+        };
+        match &inventory.windows {
+            _ if self.cyclonedx => {
                 let name = self.source.path.file_stem().unwrap_or_default().to_string_lossy();
                 println!("{}", inventory.to_cyclonedx(&name, &inventory.system.version, None));
-                Ok(())
             }
-            Some(Found::Windows(_)) if self.cyclonedx => {
-                Err(Failure::usage("a bill of materials is made for Linux only"))
-            }
-            Some(Found::Linux(inventory)) => {
-                print_linux(&inventory, context);
-                Ok(())
-            }
-            Some(Found::Windows(inventory)) => {
-                print_windows(&inventory, context);
-                Ok(())
-            }
+            Some(windows) => print_windows(windows, context),
+            None => print_linux(&inventory, context),
         }
+        Ok(())
     }
 
     fn is_wim(&self) -> Result<bool, Failure> {
@@ -75,14 +68,6 @@ impl InventoryCommand {
         let read = file.read(&mut head)?;
         Ok(matches!(&head[..read], b"MSWIM" | b"WLPWM"))
     }
-}
-
-fn inventory_of(view: TreeView<'_>) -> Result<Option<Found>, Failure> {
-    if let Some(found) = gilt_capture::inventory(view).map_err(failed)? {
-        return Ok(Some(Found::Linux(found)));
-    }
-    let found = windows::inventory(view).map_err(|error| failed(error.into()))?;
-    Ok(found.map(|found| Found::Windows(Box::new(found))))
 }
 
 fn print_linux(inventory: &Inventory, context: &Context) {

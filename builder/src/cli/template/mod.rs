@@ -1,6 +1,8 @@
-//! `gilt validate | plan | inspect | lock | schema | fmt | layers`: what needs no machine.
+//! `gilt validate | plan | inspect | lock | schema | fmt | answer-file | layers`: what needs no
+//! machine.
 //! One file per command.
 
+mod answer_file;
 mod fmt;
 mod inspect;
 mod layers;
@@ -33,6 +35,9 @@ pub enum TemplateCommand {
     Schema(schema::SchemaArgs),
     /// Tidy the layout of templates and layers
     Fmt(fmt::FmtArgs),
+    /// Show how Windows Setup is answered
+    #[command(subcommand)]
+    AnswerFile(answer_file::AnswerFileCommand),
     /// List, show and explain layers
     #[command(subcommand)]
     Layers(layers::LayersCommand),
@@ -47,6 +52,7 @@ impl TemplateCommand {
             Self::Lock(args) => args.run(context),
             Self::Schema(args) => args.run(context),
             Self::Fmt(args) => args.run(context),
+            Self::AnswerFile(command) => command.run(context),
             Self::Layers(command) => command.run(context),
         }
     }

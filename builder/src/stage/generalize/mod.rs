@@ -5,6 +5,7 @@ pub mod proof;
 
 use super::guest::Command;
 use super::machine::Machine;
+use super::windows;
 use super::{Job, StageError};
 use crate::checkpoint::{self, Record};
 use crate::template::model::Guest as GuestKind;
@@ -15,10 +16,10 @@ use std::path::{Path, PathBuf};
 const LINUX: &str = include_str!("linux.sh");
 
 /// What gilt itself runs in the guest; part of the generalized disk's key.
-pub fn script(guest: GuestKind) -> &'static str {
+pub fn script(guest: GuestKind) -> String {
     match guest {
-        GuestKind::Linux => LINUX,
-        GuestKind::Windows => "",
+        GuestKind::Linux => LINUX.to_owned(),
+        GuestKind::Windows => windows::generalize::scripts(),
     }
 }
 
@@ -50,13 +51,11 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
     let started = std::time::Instant::now();
     let options = &job.build.spec.generalize;
     let keep: Vec<String> = options.keep.iter().map(|trace| trace.as_str().to_owned()).collect();
+    // The account that goes; Windows generalizes under another one.
+    let build_user = machine.guest.access.username.clone();
     match job.build.spec.guest {
         GuestKind::Linux => linux(job, &mut machine, &keep).await?,
-        GuestKind::Windows => {
-            return Err(StageError::Input(
-                "this version of gilt does not generalize Windows yet".into(),
-            ));
-        }
+        GuestKind::Windows => windows::generalize::run(job, &mut machine).await?,
     }
     let reason =
         machine.vm.exit_watch().wait_at_most(options.shutdown_timeout, machine.vm.serial()).await?;
@@ -74,8 +73,14 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
     job.take_live();
 
     let public_keys = vec![access.public_key.clone()];
-    let user = access.username.clone();
-    prove(job, disk.clone(), user, public_keys.clone(), host_url, keep).await?;
+    match job.build.spec.guest {
+        GuestKind::Linux => {
+            prove(job, disk.clone(), build_user, public_keys.clone(), host_url, keep).await?
+        }
+        GuestKind::Windows => {
+            prove_windows(job, disk.clone(), build_user, public_keys.clone()).await?
+        }
+    }
 
     let staging = job
         .home
@@ -137,6 +142,40 @@ async fn linux(job: &Job, machine: &mut Machine, keep: &[String]) -> Result<(), 
     }
 }
 
+async fn prove_windows(
+    job: &Job,
+    disk: PathBuf,
+    build_user: String,
+    public_keys: Vec<String>,
+) -> Result<(), StageError> {
+    let secrets =
+        job.build.spec.secrets.values().map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>();
+    let proof = job
+        .blocking(move || {
+            let volume = super::capture::open_volume(&disk)?;
+            let traces = windows::proof::Traces {
+                build_user: &build_user,
+                public_keys: &public_keys,
+                secrets: &secrets,
+            };
+            windows::proof::prove(&volume, &traces)
+                .map_err(StageError::io("read the generalized disk"))
+        })
+        .await?;
+    for warning in &proof.warnings {
+        job.events.warn(format!("generalize: {warning}"));
+    }
+    if let Some(first) = proof.refuted.first() {
+        for claim in &proof.refuted {
+            job.events.warn(format!("not generalized: {claim}"));
+        }
+        return Err(StageError::Guest(format!(
+            "the disk does not prove that Windows was generalized: {first}"
+        )));
+    }
+    leftovers(job, &proof.left)
+}
+
 async fn prove(
     job: &Job,
     disk: PathBuf,
@@ -161,14 +200,13 @@ async fn prove(
                 .map_err(StageError::io("read the generalized disk"))
         })
         .await?;
-    match left.first() {
-        None => Ok(()),
-        Some(first) => {
-            for leftover in &left {
-                job.events
-                    .warn(format!("left in the image: {} ({})", leftover.path, leftover.what));
-            }
-            Err(StageError::Leftovers { count: left.len(), first: first.clone() })
-        }
+    leftovers(job, &left)
+}
+
+fn leftovers(job: &Job, left: &[proof::Leftover]) -> Result<(), StageError> {
+    let Some(first) = left.first() else { return Ok(()) };
+    for leftover in left {
+        job.events.warn(format!("left in the image: {} ({})", leftover.path, leftover.what));
     }
+    Err(StageError::Leftovers { count: left.len(), first: first.clone() })
 }

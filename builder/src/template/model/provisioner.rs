@@ -1,6 +1,9 @@
 //! What is done inside the guest.
 
-use super::{FileRef, PowerShell, WindowsRestart, WindowsShell, WindowsUpdate};
+use super::{
+    FileRef, PowerShell, WindowsCleanup, WindowsFeature, WindowsInstall, WindowsRestart,
+    WindowsShell, WindowsUpdate,
+};
 use crate::content_hash::{ContentHash, ContentHasher};
 use crate::template::cx::Cx;
 use crate::template::fields::{Field, Shape, choices, fields, one_key};
@@ -245,6 +248,12 @@ one_key! {
         WindowsRestart("windows-restart", WindowsRestart),
         /// Installs Windows updates. Windows guests.
         WindowsUpdate("windows-update", WindowsUpdate),
+        /// Installs programs. Windows guests.
+        WindowsInstall("windows-install", WindowsInstall),
+        /// Adds languages, capabilities and features. Windows guests.
+        WindowsFeature("windows-feature", WindowsFeature),
+        /// Removes superseded components. Windows guests.
+        WindowsCleanup("windows-cleanup", WindowsCleanup),
     }
 }
 
@@ -256,7 +265,10 @@ impl Action {
             Self::PowerShell(_)
             | Self::WindowsShell(_)
             | Self::WindowsRestart(_)
-            | Self::WindowsUpdate(_) => Some(super::Guest::Windows),
+            | Self::WindowsUpdate(_)
+            | Self::WindowsInstall(_)
+            | Self::WindowsFeature(_)
+            | Self::WindowsCleanup(_) => Some(super::Guest::Windows),
             Self::File(_) | Self::Restart(_) | Self::Breakpoint(_) => None,
         }
     }
@@ -283,6 +295,7 @@ impl Action {
             Self::File(FileTransfer::Download { source, .. }) => {
                 format!("download {}", source.shown())
             }
+            Self::WindowsInstall(install) => format!("install {}", install.source.file_name()),
             other => other.key().to_owned(),
         }
     }

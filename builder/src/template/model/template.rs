@@ -48,7 +48,7 @@ fields! {
 }
 
 /// The value of an empty map, for a type whose fields all have defaults.
-fn defaults<T: Field>() -> T {
+pub(super) fn defaults<T: Field>() -> T {
     let sources = crate::template::span::Sources::default();
     let mut cx = crate::template::cx::Cx::new(&sources);
     let empty = Node::new(Default::default(), Value::Map(Map::default()));

@@ -1,6 +1,6 @@
 //! What only Windows guests have: how Setup is answered, and Windows' own provisioners.
 
-use super::{Code, Folder};
+use super::{Code, FileRef, Folder};
 use crate::template::cx::Cx;
 use crate::template::fields::{choices, fields};
 use crate::template::node::Node;
@@ -31,8 +31,25 @@ fields! {
         key drivers: Vec<Folder> = Vec::new(),
         /// Leave out the checks for TPM, Secure Boot, memory and CPU in Windows 11's Setup.
         key bypass_requirements: bool = false,
+        /// Collection of virtio drivers: the ISO of virtio-win, or a folder with `kind: dir`. The
+        /// drivers the machine needs are told by their INF files.
+        key virtio: Option<FileRef> = None,
+        /// The OpenSSH server for Windows, `.zip` or `.msi`. Without one, the guest adds Windows'
+        /// own, for which it needs Windows Update (Server 2025 has it already).
+        key openssh: Option<FileRef> = None,
+        /// An answer file whose settings are laid over gilt's.
+        key answer_file: Option<FileRef> = None,
+        /// Start the medium without its "Press any key", from a copy that differs in a few bytes.
+        key no_prompt: bool = true,
         /// Commands run once as SYSTEM before the first login.
         key first_boot: Vec<Text> = Vec::new(),
+    }
+}
+
+impl WindowsSetup {
+    /// All defaults.
+    pub fn plain() -> Self {
+        super::template::defaults()
     }
 }
 
@@ -84,7 +101,8 @@ choices! {
 }
 
 fields! {
-    /// Runs PowerShell in the guest. A command that fails stops the script; its exit code counts.
+    /// Runs PowerShell in the guest. A cmdlet that fails stops the script. The exit code is that of
+    /// `exit N`, else of the last program the script called; 1 for an error nobody caught.
     pub struct PowerShell = "powershell", short powershell_short {
         flat code: Code,
         /// Environment variables.
@@ -159,12 +177,19 @@ fields! {
 
 fields! {
     /// Installs Windows updates, restarting as often as they need, and proves the result.
-    pub struct WindowsUpdate = "windows-update" {
+    pub struct WindowsUpdate = "windows-update", check check_update {
         /// What to look for, in the words of the Windows Update Agent.
         key search_criteria: String = "BrowseOnly=0 and IsInstalled=0".to_owned(),
         /// `include:` or `exclude:` and a PowerShell condition on `$_`, the update. The first that
         /// matches decides; without a match, the update is left out.
         key filters: Vec<String> = vec!["include:$true".to_owned()],
+        /// Where updates are looked for.
+        key server: UpdateServer = UpdateServer::Default,
+        /// A folder of `.msu` and `.cab` files to install from, instead of a search.
+        key folder: Option<Folder> = None,
+        /// Of several cumulative updates in `folder`, the one to install: `KB5072033`. The others are
+        /// its checkpoints, which Windows takes by itself.
+        key target: Option<String> = None,
         /// Updates installed in one round.
         key update_limit: u32 = 1000,
         /// How often a failed update is tried again.
@@ -193,5 +218,94 @@ fields! {
 impl UpdateRequirement {
     fn none() -> Self {
         Self { ubr: None, kbs: Vec::new(), complete: true }
+    }
+}
+
+choices! {
+    /// Where updates are looked for.
+    pub enum UpdateServer {
+        /// What the guest's policies say.
+        Default = "default",
+        /// The WSUS server of the guest's policies.
+        Managed = "managed",
+        /// Windows Update.
+        WindowsUpdate = "windows-update",
+        /// Microsoft Update: other products of Microsoft too.
+        MicrosoftUpdate = "microsoft-update",
+    }
+}
+
+fn check_update(update: &WindowsUpdate, node: &Node, cx: &mut Cx) {
+    let Some(map) = node.as_map() else { return };
+    let at = |key: &str| map.get(key).map_or(node.span, |entry| entry.node.span);
+    if let Err(error) = gilt_windows::update::check_criteria(&update.search_criteria) {
+        cx.error_hint(
+            at("search_criteria"),
+            format!("the Windows Update Agent refuses these criteria: {error}"),
+            "see IUpdateSearcher::Search; `or` only at the top, `!=` only with Type and UpdateID",
+        );
+    }
+    for filter in &update.filters {
+        if let Err(error) = gilt_windows::update::check_filter(filter) {
+            cx.error(at("filters"), error);
+        }
+    }
+    if let (Some(entry), None) = (map.get("target"), &update.folder) {
+        cx.error(entry.key_span, "`target` is an update of a `folder`");
+    }
+}
+
+fields! {
+    /// Installs programs: `.msi`, `.exe`, `.msu`, `.cab`, `.msix` and `.appx`, told apart by their names.
+    /// Apps are installed for all users.
+    pub struct WindowsInstall = "windows-install" {
+        /// The installer.
+        key source: FileRef,
+        /// Arguments. An `.msi` gets `/qn /norestart` and a log by itself.
+        key arguments: Vec<Text> = Vec::new(),
+        /// Packages an app needs.
+        key dependencies: Vec<FileRef> = Vec::new(),
+        /// Exit codes that mean success. 3010 and 1641 ask for a restart, which is then made.
+        key valid_exit_codes: Vec<i64> = vec![0, 1641, 3010],
+        /// The account it runs as.
+        key account as "as": WindowsAccount = WindowsAccount::Elevated,
+        /// How long it may take.
+        run timeout: Duration = Duration::from_secs(3600),
+        /// How long a restart may take.
+        run restart_timeout: Duration = Duration::from_secs(1800),
+    }
+}
+
+fields! {
+    /// Adds languages, capabilities and features, in that order, and restarts where they ask for it.
+    /// Languages belong before the last cumulative update.
+    pub struct WindowsFeature = "windows-feature" {
+        /// Language packs and other packages (`.cab`).
+        key packages: Vec<FileRef> = Vec::new(),
+        /// Capabilities (features on demand): `Language.Basic~~~de-DE~0.0.1.0`.
+        key capabilities: Vec<String> = Vec::new(),
+        /// Optional features to turn on: `NetFx3`.
+        key enable: Vec<String> = Vec::new(),
+        /// Optional features to turn off.
+        key disable: Vec<String> = Vec::new(),
+        /// A folder with their files, such as `sources/sxs` of the medium. Without one, Windows Update.
+        key source: Option<Folder> = None,
+        /// How long it may take.
+        run timeout: Duration = Duration::from_secs(3600),
+        /// How long a restart may take.
+        run restart_timeout: Duration = Duration::from_secs(1800),
+    }
+}
+
+fields! {
+    /// Removes superseded components (`dism /Cleanup-Image /StartComponentCleanup`), with a restart before
+    /// and after it.
+    pub struct WindowsCleanup = "windows-cleanup" {
+        /// Updates that are installed can then not be uninstalled any more; the image gets smaller.
+        key reset_base: bool = true,
+        /// How long it may take.
+        run timeout: Duration = Duration::from_secs(7200),
+        /// How long a restart may take.
+        run restart_timeout: Duration = Duration::from_secs(1800),
     }
 }

@@ -1,6 +1,6 @@
 //! The inventory as a CycloneDX 1.5 bill of materials (JSON).
 
-use super::{Inventory, Package};
+use super::{Inventory, Kind, Package};
 use serde_json::{Value, json};
 
 impl Inventory {
@@ -34,20 +34,32 @@ impl Inventory {
     fn component(&self, package: &Package) -> Value {
         let purl = self.package_url(package);
         let mut component = json!({
-            "type": "library",
+            "type": match package.kind {
+                Kind::Package | Kind::Update => "library",
+                Kind::App | Kind::Program => "application",
+                Kind::Driver => "device-driver",
+            },
             "bom-ref": purl,
             "name": package.name,
             "version": package.version,
             "purl": purl,
         });
+        if package.kind != Kind::Package {
+            component["properties"] =
+                json!([{ "name": "gilt:windows:kind", "value": package.kind }]);
+        }
         if let Some(supplier) = &package.supplier {
             component["supplier"] = json!({ "name": supplier });
         }
         component
     }
 
-    /// `pkg:deb/debian/name@version?arch=amd64&distro=debian-12`.
+    /// `pkg:deb/debian/name@version?arch=amd64&distro=debian-12`. The specification has no type for
+    /// what is installed in a Windows: `pkg:generic/windows/update/KB5044284@26100.2033.1.3`.
     fn package_url(&self, package: &Package) -> String {
+        if self.windows.is_some() {
+            return self.windows_url(package);
+        }
         let mut url = format!(
             "pkg:deb/{}/{}@{}",
             encode(&self.system.id),
@@ -59,6 +71,32 @@ impl Inventory {
             if !self.system.version.is_empty() {
                 let distro = format!("{}-{}", self.system.id, self.system.version);
                 url += &format!("&distro={}", encode(&distro));
+            }
+        }
+        url
+    }
+}
+
+impl Inventory {
+    fn windows_url(&self, package: &Package) -> String {
+        let kind = match package.kind {
+            Kind::Package => "package",
+            Kind::Update => "update",
+            Kind::App => "app",
+            Kind::Driver => "driver",
+            Kind::Program => "program",
+        };
+        let mut url = format!("pkg:generic/windows/{kind}/{}", encode(&package.name));
+        if !package.version.is_empty() {
+            url += &format!("@{}", encode(&package.version));
+        }
+        let mut before = '?';
+        for (name, value) in
+            [("arch", Some(&package.architecture)), ("inf", package.source.as_ref())]
+        {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                url += &format!("{before}{name}={}", encode(value));
+                before = '&';
             }
         }
         url
@@ -87,6 +125,7 @@ mod tests {
     #[test]
     fn a_package_has_its_package_url() {
         let package = Package {
+            kind: Kind::Package,
             name: "libstdc++6".into(),
             architecture: "amd64".into(),
             version: "12.2.0-14+deb12u1".into(),
@@ -101,6 +140,7 @@ mod tests {
             },
             packages: vec![package],
             kernels: vec![],
+            windows: None,
         };
         let bom = inventory.to_cyclonedx("thin", "1.0", None);
         assert_eq!(

@@ -54,6 +54,7 @@ pub fn inventory(view: TreeView<'_>) -> Result<Option<Inventory>> {
         },
         packages,
         kernels,
+        windows: None,
     }))
 }
 
@@ -96,6 +97,7 @@ fn dpkg_package(paragraph: &str) -> Option<Package> {
         return None;
     }
     Some(Package {
+        kind: super::Kind::Package,
         name: field("Package")?,
         version: field("Version")?,
         architecture: field("Architecture").unwrap_or_default(),

@@ -10,7 +10,7 @@
 //! | programs | SOFTWARE `…\Uninstall`, and below `WOW6432Node` |
 
 use gilt_hive::Key;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Result;
 use super::hives::{Hives, in_hive, read};
@@ -20,14 +20,14 @@ use crate::lookup::TreeView;
 
 const SERVICING: &str = r"Microsoft\Windows\CurrentVersion\Component Based Servicing";
 const APPS: &str = r"Microsoft\Windows\CurrentVersion\Appx\AppxAllUserStore";
-const PROGRAMS: [(&str, &str); 2] = [
-    (r"Microsoft\Windows\CurrentVersion\Uninstall", "native"),
-    (r"WOW6432Node\Microsoft\Windows\CurrentVersion\Uninstall", "32-bit"),
+const PROGRAMS: [(&str, RegistryView); 2] = [
+    (r"Microsoft\Windows\CurrentVersion\Uninstall", RegistryView::Native),
+    (r"WOW6432Node\Microsoft\Windows\CurrentVersion\Uninstall", RegistryView::ThirtyTwoBit),
 ];
 /// The largest INF of a vendor is some MiB.
 const MAX_INF_BYTES: u64 = 16 << 20;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WindowsInventory {
     pub release: Release,
     /// By name.
@@ -44,7 +44,7 @@ pub struct WindowsInventory {
     pub has_recovery_environment: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// As users know it: `Windows 11 Pro`.
     pub name: Option<String>,
@@ -65,7 +65,7 @@ pub struct Release {
 }
 
 /// State of a package (CBS servicing states chart).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CbsState {
     Absent,
@@ -116,7 +116,7 @@ impl CbsState {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CbsPackage {
     pub name: String,
     pub state: CbsState,
@@ -124,14 +124,14 @@ pub struct CbsPackage {
     pub installed_at: Option<u64>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feature {
     pub name: String,
     pub state: CbsState,
 }
 
 /// Why servicing is not complete.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PendingServicing {
     PackagesPending,
@@ -140,7 +140,7 @@ pub enum PendingServicing {
     Package(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Driver {
     /// Name in the driver store: `oem3.inf`.
     pub inf: String,
@@ -150,17 +150,25 @@ pub struct Driver {
     pub version: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     pub name: String,
     pub version: Option<String>,
     pub publisher: Option<String>,
     /// Its key: a product code for MSI packages.
     pub id: String,
-    /// `native` or `32-bit`.
-    pub registry: &'static str,
+    pub registry: RegistryView,
     /// Hidden from users.
     pub is_component: bool,
+}
+
+/// Where a program entered itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RegistryView {
+    #[serde(rename = "native")]
+    Native,
+    #[serde(rename = "32-bit")]
+    ThirtyTwoBit,
 }
 
 /// Reads all of it; `None` where the tree holds no Windows.

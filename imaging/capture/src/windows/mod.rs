@@ -21,8 +21,8 @@ pub use generalized::{Check, Evidence, Generalization, Verdict, generalization};
 pub use hives::Hives;
 pub use inf::{DriverInf, parse_inf};
 pub use inventory::{
-    CbsPackage, CbsState, Driver, Feature, PendingServicing, Program, Release, WindowsInventory,
-    inventory,
+    CbsPackage, CbsState, Driver, Feature, PendingServicing, Program, RegistryView, Release,
+    WindowsInventory, inventory,
 };
 pub use properties::{ImageProperties, describe_windows, image_properties, language_of_lcid};
 pub use secrets::{Secret, secrets};
