@@ -1,11 +1,16 @@
 //! Every driver held to the suite, for real, under emulation.
 
-use std::{path::PathBuf, process::Command, sync::Arc};
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, OnceLock},
+};
 
 use gilt_vm::{
     VmDriver,
     conformance::{self, Bench, UNSUPPORTED},
     drivers::{self, DRIVERS},
+    testing::LibvirtDaemon,
 };
 
 /// One test for each driver: the lines share the guest, and the report tells them apart.
@@ -23,6 +28,28 @@ macro_rules! suite {
 
 suite! {
     qemu => "qemu".to_owned();
+    libvirt => super::libvirt();
+}
+
+/// The same daemon, as another host: by SSH, with nothing shared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn libvirt_of_another_host_holds_every_line_it_says_it_can() {
+    let address = format!("libvirt:{}", daemon().far_uri);
+    holds_every_line_it_says_it_can("libvirt+ssh", address).await;
+}
+
+/// `GILT_TEST_LIBVIRT`, or a daemon of this test alone.
+fn libvirt() -> String {
+    match std::env::var("GILT_TEST_LIBVIRT") {
+        Ok(uri) => format!("libvirt:{uri}"),
+        Err(_) => format!("libvirt:{}", daemon().uri),
+    }
+}
+
+/// Lives as long as this process.
+fn daemon() -> &'static LibvirtDaemon {
+    static DAEMON: OnceLock<LibvirtDaemon> = OnceLock::new();
+    DAEMON.get_or_init(|| LibvirtDaemon::start().unwrap_or_else(|what| panic!("{what}")))
 }
 
 async fn holds_every_line_it_says_it_can(name: &str, address: String) {

@@ -63,6 +63,8 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
     if reason != ExitReason::PoweredOff {
         return Err(StageError::Guest(format!("generalize did not end in a power-off: {reason}")));
     }
+    // It is off; what a driver has of it elsewhere comes here now.
+    machine.vm.power_off().await?;
     let disk = machine.disk();
     let access = machine.guest.access.clone();
     let access_ours = access.is_ours();
