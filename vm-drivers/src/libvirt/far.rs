@@ -52,6 +52,7 @@ pub(super) struct Far {
 #[derive(Clone, Debug)]
 struct FarDisk {
     volume: Volume,
+    format: DiskFormat,
     here: PathBuf,
     /// What the file here lies over, and its format.
     base: Option<(PathBuf, String)>,
@@ -198,7 +199,7 @@ impl Sending<'_> {
                 format: disk.format,
                 backing: Backing::Chain(chain),
             });
-            disks.push(FarDisk { volume, here: disk.path.clone(), base });
+            disks.push(FarDisk { volume, format: disk.format, here: disk.path.clone(), base });
         }
         let mut media = Vec::new();
         for cdrom in &spec.cdroms {
@@ -267,12 +268,14 @@ impl Far {
             let empty = tempfile::TempPath::try_from_path(PathBuf::from(empty))
                 .map_err(Error::io("name", overlay))?;
             std::fs::copy(overlay, &empty).map_err(Error::io("copy", overlay))?;
-            image::rename_base(&empty, Path::new(&disk.volume.path), "qcow2").await?;
+            image::rename_base(&empty, Path::new(&disk.volume.path), disk.format.qemu_name())
+                .await?;
             let volume = self.pool.upload(&self.owner, &empty).await?;
             let base = info
                 .full_backing_filename
                 .map(|file| (file, info.backing_filename_format.unwrap_or_else(|| "qcow2".into())));
-            next.push(FarDisk { volume, here: overlay.clone(), base });
+            let format = DiskFormat::Qcow2;
+            next.push(FarDisk { volume, format, here: overlay.clone(), base });
         }
         Ok(Next(next))
     }

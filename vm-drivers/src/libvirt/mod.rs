@@ -205,6 +205,18 @@ impl Libvirt {
     }
 }
 
+/// Though gilt starts the TPM itself, libvirt offers none on a host without swtpm's tools.
+fn tpm_tools() -> Result<()> {
+    let mut tools = ["swtpm", "swtpm_setup", "swtpm_ioctl"].into_iter();
+    match tools.find(|program| which(OsStr::new(program)).is_none()) {
+        Some(program) => Err(Error::HostLacks {
+            what: format!("a TPM emulator that libvirt accepts ({program})"),
+            hint: "on Debian: apt-get install swtpm swtpm-tools".into(),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// libvirt takes absolute names only, and only ones that are text.
 fn file_name(path: &Path, machine: &str) -> Result<String> {
     let path = std::path::absolute(path).map_err(Error::io("find", path))?;
@@ -223,15 +235,12 @@ impl VmDriver for Libvirt {
     async fn capabilities(&self) -> Result<Capabilities> {
         let version = self.version().await?;
         let (accelerator, reason) = self.accelerator(Accelerator::Auto).await?;
-        let tpm = which(OsStr::new("swtpm")).is_some();
+        let tpm = tpm_tools().is_ok();
         let mut missing = Vec::new();
         for found in [firmware::find(false), firmware::find(true)] {
             missing.extend(found.err().map(|e| e.to_string()));
         }
-        if !tpm {
-            missing
-                .push("this host lacks a TPM emulator (on Debian: apt-get install swtpm)".into());
-        }
+        missing.extend(tpm_tools().err().map(|e| e.to_string()));
         if which(OsStr::new("qemu-img")).is_none() {
             missing.push("this host lacks qemu-img (on Debian: apt-get install qemu-utils)".into());
         }
@@ -298,6 +307,7 @@ impl VmDriver for Libvirt {
                 (None, local) => {
                     let mut files = local.clone().unwrap_or_default();
                     if let Some(wanted) = &spec.tpm {
+                        tpm_tools()?;
                         let started = Tpm::start(wanted, &spec.name).await?;
                         let socket = file_name(&started.socket, &spec.name)?;
                         files.tpm = Some(domain::Tpm::Socket(socket));
