@@ -106,7 +106,7 @@ pub(super) struct LibvirtVm {
     /// Whether each CD drive has a medium.
     media: Mutex<Vec<bool>>,
     /// One change of the machine's drives at a time.
-    busy: tokio::sync::Mutex<()>,
+    busy: Arc<tokio::sync::Mutex<()>>,
     keyboard: tokio::sync::Mutex<Held>,
     tpm: tokio::sync::Mutex<Option<Tpm>>,
     far: Option<Arc<Far>>,
@@ -192,7 +192,7 @@ impl Launch<'_> {
             shared,
             exit,
             key_interval: self.key_interval,
-            busy: tokio::sync::Mutex::default(),
+            busy: Arc::default(),
             keyboard: tokio::sync::Mutex::default(),
             tpm: tokio::sync::Mutex::new(self.tpm),
             far: self.far.map(Arc::new),
@@ -606,7 +606,7 @@ impl Vm for LibvirtVm {
     }
 
     async fn checkpoint(&self, request: &CheckpointRequest) -> Result<Checkpoint> {
-        let _busy = self.busy.lock().await;
+        let busy = self.busy.clone().lock_owned().await;
         if request.memory_state.is_some() {
             return Err(Error::Unsupported {
                 driver: NAME,
@@ -650,18 +650,23 @@ impl Vm for LibvirtVm {
             if result.is_ok() { far.froze(next).await? } else { far.forget(next).await? }
         }
         result?;
-        let files = frozen.clone();
-        let synced = tokio::task::spawn_blocking(move || {
-            files.iter().try_for_each(|file| {
-                let synced = std::fs::File::open(file).and_then(|f| f.sync_all());
-                synced.map_err(Error::io("sync", file))
-            })
+        // Opened now: the caller may move them while they are written out.
+        let open = frozen.iter().map(|f| std::fs::File::open(f).map_err(Error::io("open", f)));
+        let open: Vec<_> = open.collect::<Result<_>>()?;
+        let names = frozen.clone();
+        let rest = Rest::spawn(async move {
+            let _busy = busy;
+            let written = tokio::task::spawn_blocking(move || {
+                open.iter()
+                    .zip(&names)
+                    .try_for_each(|(file, name)| file.sync_all().map_err(Error::io("sync", name)))
+            });
+            written.await.map_err(|panic| Error::Monitor {
+                command: "checkpoint".into(),
+                reason: panic.to_string(),
+            })?
         });
-        synced.await.map_err(|e| Error::Monitor {
-            command: "checkpoint".into(),
-            reason: e.to_string(),
-        })??;
-        Ok(Checkpoint { disks: frozen, memory_state: None, paused_for })
+        Ok(Checkpoint { disks: frozen, paused_for, rest })
     }
 
     fn disks(&self) -> Vec<PathBuf> {

@@ -4,6 +4,8 @@
 mod capture;
 #[cfg(unix)]
 mod extract;
+#[cfg(unix)]
+mod wanted;
 
 #[cfg(unix)]
 pub use capture::{CaptureOptions, DirectoryContents, capture_directory};

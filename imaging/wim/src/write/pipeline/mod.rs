@@ -40,15 +40,39 @@ use writer::Writer;
 
 /// Streams up to this are read whole, and hashed before anything is compressed.
 const SMALL_BYTES: u64 = 2 << 20;
-/// Larger ones go through in pieces of this (or one chunk, if that is more).
-const SEGMENT_BYTES: usize = 1 << 20;
-/// Bytes read and not yet written: for all jobs, plus this much per thread, and the reserve for
-/// the job next in order.
-const BUDGET_BYTES: u64 = 32 << 20;
-const BUDGET_PER_THREAD_BYTES: u64 = 8 << 20;
-const RESERVE_BYTES: u64 = 16 << 20;
-/// Buffers kept for reuse.
+/// Copying goes in steps of this.
+const COPY_BYTES: usize = 1 << 20;
+
+/// How much is held in memory.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Larger streams go through in pieces of this (or one chunk, if that is more).
+    segment_bytes: usize,
+    /// Bytes read and not yet written: for all jobs, and more for each thread.
+    budget_bytes: u64,
+    budget_per_thread_bytes: u64,
+    /// For the job next in order.
+    reserve_bytes: u64,
+}
+
+/// Enough that no thread runs out of work while one chunk takes long.
+const ROOM: Room = Room {
+    segment_bytes: 1 << 20,
+    budget_bytes: 32 << 20,
+    budget_per_thread_bytes: 8 << 20,
+    reserve_bytes: 16 << 20,
+};
+/// Without compression all is copying, which is several times as fast out of the processor's cache.
+const ROOM_UNCOMPRESSED: Room = Room {
+    segment_bytes: 256 << 10,
+    budget_bytes: 4 << 20,
+    budget_per_thread_bytes: 2 << 20,
+    reserve_bytes: 2 << 20,
+};
+/// Buffers kept for reuse, and how large the smallest of them is: a small stream must not hold a
+/// large buffer.
 const IDLE_BUFFERS: usize = 64;
+const POOLED_BYTES: usize = 128 << 10;
 
 /// Contents to store.
 pub(super) struct Job<'a> {
@@ -115,6 +139,11 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
+    /// Nothing is compressed.
+    fn copies_only(&self) -> bool {
+        self.options.compression == Compression::None && !self.solid
+    }
+
     pub fn run(&self, jobs: Vec<Job<'_>>, output: &mut Output) -> Result<Stored> {
         let mut jobs = jobs;
         self.hash_large_twins(&mut jobs)?;
@@ -125,6 +154,7 @@ impl Pipeline<'_> {
                 first_known.entry(sha1).or_insert(index);
             }
         }
+        let room = if self.copies_only() { ROOM_UNCOMPRESSED } else { ROOM };
         let (sender, receiver) = channel();
         let shared = Shared {
             options: self.options,
@@ -132,12 +162,13 @@ impl Pipeline<'_> {
             jobs: &jobs,
             first_known,
             solid: self.solid,
-            segment_bytes: SEGMENT_BYTES.max(self.options.chunk_bytes as usize),
+            segment_bytes: room.segment_bytes.max(self.options.chunk_bytes as usize),
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             claims: Mutex::default(),
             buffers: Mutex::default(),
-            budget_bytes: BUDGET_BYTES + BUDGET_PER_THREAD_BYTES * threads as u64,
+            budget_bytes: room.budget_bytes + room.budget_per_thread_bytes * threads as u64,
+            reserve_bytes: room.reserve_bytes,
             // The writer of a solid resource queues chunks until it is through.
             state: Mutex::new(State { streaming: usize::from(self.solid), ..State::default() }),
             changed: Condvar::new(),
@@ -173,13 +204,16 @@ impl Pipeline<'_> {
     }
 
     /// Hashes large streams that share their size with another one or with something lent: they
-    /// may be duplicates, and compressing to find out would cost more. For a solid resource hashes
-    /// all: the number of its chunks comes before the first one.
+    /// may be duplicates, and compressing to find out would cost more (writing them as they are does
+    /// not: the writer takes the second one back). For a solid resource hashes all: the number of
+    /// its chunks comes before the first one.
     fn hash_large_twins(&self, jobs: &mut [Job<'_>]) -> Result<()> {
         let mut sizes: HashMap<u64, u32> = HashMap::new();
         let is_large = |job: &Job<'_>| job.single && job.len_bytes > SMALL_BYTES;
+        let copies_only = self.copies_only();
         for job in jobs.iter().filter(|job| is_large(job)) {
-            *sizes.entry(job.len_bytes).or_default() += 1;
+            let count = sizes.entry(job.len_bytes).or_default();
+            *count += u32::from(!copies_only || *count == 0);
         }
         let others = self.options.lenders.iter().chain(&self.options.references);
         for blob in others.flat_map(|wim| &wim.inner().blobs) {
@@ -260,6 +294,7 @@ struct Shared<'a> {
     claims: Mutex<HashSet<Sha1>>,
     buffers: Mutex<Vec<Vec<u8>>>,
     budget_bytes: u64,
+    reserve_bytes: u64,
     state: Mutex<State>,
     /// Woken when a permit comes back, a segment is queued, the head moves, or all stops.
     changed: Condvar,
@@ -382,11 +417,18 @@ impl Shared<'_> {
         self.changed.notify_all();
     }
 
-    fn buffer(&self) -> Vec<u8> {
+    /// A buffer that will hold about `bytes`.
+    fn buffer(&self, bytes: usize) -> Vec<u8> {
+        if bytes < POOLED_BYTES {
+            return Vec::with_capacity(bytes);
+        }
         lock(&self.buffers).pop().unwrap_or_default()
     }
 
     fn give_back(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() < POOLED_BYTES {
+            return;
+        }
         buffer.clear();
         let mut buffers = lock(&self.buffers);
         if buffers.len() < IDLE_BUFFERS {
@@ -401,7 +443,7 @@ impl Shared<'_> {
         }
         let is_head = state.head == job;
         let fits =
-            state.reserve_used_bytes == 0 || state.reserve_used_bytes + bytes <= RESERVE_BYTES;
+            state.reserve_used_bytes == 0 || state.reserve_used_bytes + bytes <= self.reserve_bytes;
         if is_head && fits {
             state.reserve_used_bytes += bytes;
             return Some(Permit { bytes, from_reserve: true });
