@@ -147,7 +147,8 @@ impl Libvirt {
             }
             Ok(())
         });
-        swept.await.map(|()| ())
+        swept.await?;
+        Ok(())
     }
 
     async fn accelerator(&self, wanted: Accelerator) -> Result<(&'static str, Option<String>)> {
