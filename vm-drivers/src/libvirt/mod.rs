@@ -145,7 +145,7 @@ impl Libvirt {
             for what in self.clean_up().await? {
                 tracing::warn!(what, "cleaned up a leftover");
             }
-            Ok(())
+            Ok::<(), Error>(())
         });
         swept.await?;
         Ok(())
