@@ -78,8 +78,10 @@ fn a_template_builds_the_same_image_on_qemu_and_on_libvirt() {
     assert!(beyond.is_empty(), "more than times differs: {beyond:#?}");
 
     // Nothing of it runs on: no domain, no process.
-    let left = Command::new("virsh").args(["-q", "-c", &daemon.uri, "list", "--all", "--uuid"]);
-    let left = { left }.output().expect("virsh");
+    let left = Command::new("virsh")
+        .args(["-q", "-c", &daemon.uri, "list", "--all", "--uuid"])
+        .output()
+        .expect("needs virsh: run ci/setup");
     assert_eq!(String::from_utf8_lossy(&left.stdout).trim(), "");
 
     // Keys do not depend on the driver: libvirt goes on from QEMU's checkpoints, by a boot from the
