@@ -80,14 +80,23 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// True if an index object says where the blob is.
+    /// True if the blob, and all it is made against, is in some pack by the index.
     fn holds(&self, id: &BlobId) -> Result<bool> {
-        for (_, index) in &self.index {
-            if index.find(id)?.is_some() {
-                return Ok(true);
+        let mut wanted = Some(*id);
+        let mut deltas = 0;
+        // Deltas in a circle are reported by who reads them.
+        while let Some(id) = wanted
+            && deltas < 1000
+        {
+            let mut found = None;
+            for (_, index) in &self.index {
+                found = found.or(index.find(&id)?);
             }
+            let Some(location) = found else { return Ok(false) };
+            wanted = location.packed.base;
+            deltas += 1;
         }
-        Ok(false)
+        Ok(true)
     }
 }
 
