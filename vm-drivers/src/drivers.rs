@@ -15,6 +15,8 @@ use crate::{
 pub const DRIVERS: &[&DriverEntry] = &[
     #[cfg(unix)]
     &crate::qemu::DRIVER,
+    #[cfg(unix)]
+    &crate::libvirt::DRIVER,
 ];
 
 /// What a driver's folder gives to the registry.

@@ -16,12 +16,18 @@ pub mod conformance;
 mod cpio;
 mod driver;
 pub mod drivers;
+#[cfg(unix)]
+mod ending;
 mod error;
 #[cfg(feature = "testing")]
 pub mod fake;
 pub mod guest;
 pub mod keys;
+#[cfg(unix)]
+mod libvirt;
 pub mod media;
+#[cfg(unix)]
+mod ports;
 pub mod process;
 #[cfg(unix)]
 pub mod qemu;

@@ -39,6 +39,7 @@ fn hint_for(program: &str) -> String {
         "qemu-system-x86_64" => "qemu-system-x86",
         "qemu-img" => "qemu-utils",
         "swtpm" => "swtpm",
+        "virsh" => "libvirt-clients",
         "xorriso" => "xorriso",
         _ => return String::new(),
     };
@@ -50,6 +51,7 @@ fn hint_for(program: &str) -> String {
 pub struct Invocation {
     program: OsString,
     arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
     directory: Option<PathBuf>,
 }
 
@@ -62,7 +64,12 @@ pub struct Finished {
 
 impl Invocation {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { program: program.as_ref().into(), arguments: Vec::new(), directory: None }
+        Self {
+            program: program.as_ref().into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: None,
+        }
     }
 
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
@@ -72,6 +79,12 @@ impl Invocation {
 
     pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|a| a.as_ref().into()));
+        self
+    }
+
+    /// A variable of the child's environment, beside those of this process.
+    pub fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name, value.as_ref().into()));
         self
     }
 
@@ -150,7 +163,7 @@ impl Invocation {
             }
             None => Command::new(&program),
         };
-        command.args(&self.arguments);
+        command.args(&self.arguments).envs(self.environment.iter().map(|(n, v)| (*n, v)));
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }

@@ -165,7 +165,8 @@ fn make_private_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn host_boot_id() -> String {
+/// Which boot of this host it is.
+pub(crate) fn host_boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|id| id.trim().to_owned())
         .unwrap_or_default()

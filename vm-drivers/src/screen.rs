@@ -94,12 +94,24 @@ impl Screen {
         Ok(Self { width, height, rgb: rgb.to_vec() })
     }
 
+    /// A PPM or PNG, as its first bytes say.
+    pub fn from_picture(bytes: &[u8]) -> Result<Self> {
+        if bytes.starts_with(b"\x89PNG") {
+            Self::from_png(bytes, "screenshot")
+        } else {
+            Self::from_ppm(bytes)
+        }
+    }
+
     /// Reads an 8-bit PNG, grey or colour.
     pub fn read_png(path: &Path) -> Result<Self> {
-        let bad =
-            |e: &dyn std::fmt::Display| malformed(&path.display().to_string(), &e.to_string());
-        let file = std::fs::File::open(path).map_err(Error::io("open", path))?;
-        let mut decoder = png::Decoder::new(std::io::BufReader::new(file));
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        Self::from_png(&bytes, &path.display().to_string())
+    }
+
+    fn from_png(bytes: &[u8], name: &str) -> Result<Self> {
+        let bad = |e: &dyn std::fmt::Display| malformed(name, &e.to_string());
+        let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
         decoder.set_transformations(
             png::Transformations::normalize_to_color8() | png::Transformations::STRIP_16,
         );

@@ -15,6 +15,8 @@ use crate::{
 };
 
 /// Lines shown with a failure.
+/// How often the log is looked at for a panic.
+const PANIC_POLL: Duration = Duration::from_millis(250);
 const TAIL_LINES: usize = 40;
 /// The most that is searched at once; a guest that writes faster than we look loses the oldest.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -105,6 +107,23 @@ impl SerialLog {
         };
         // A guest that has said nothing yet has no file.
         read().unwrap_or((Vec::new(), offset))
+    }
+
+    /// Waits, without end, until the guest's kernel gives up, and returns the line that says so.
+    pub async fn kernel_panic(&self) -> String {
+        let pattern = regex::Regex::new(r"(?m)^(?:\[ *[0-9.]+\] )?Kernel panic - not syncing: .*$");
+        let Ok(pattern) = pattern.map(SerialPattern::Regex) else {
+            return std::future::pending().await;
+        };
+        let mut from = self.begin();
+        loop {
+            tokio::time::sleep(PANIC_POLL).await;
+            if let Some(found) = self.find(&pattern, from) {
+                return found.text;
+            }
+            // A line that is only half there is looked at again.
+            from = from.max(self.end().saturating_sub(512));
+        }
     }
 
     /// The last lines this machine said, without control sequences.

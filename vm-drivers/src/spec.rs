@@ -104,6 +104,10 @@ impl DiskFormat {
             DiskFormat::Vhdx => "vhdx",
         }
     }
+
+    pub fn from_qemu_name(name: &str) -> Option<Self> {
+        [Self::Raw, Self::Qcow2, Self::Vhdx].into_iter().find(|f| f.qemu_name() == name)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,6 +140,9 @@ pub struct NetworkSpec {
     pub forwards: Vec<PortForward>,
     /// `true`: the guest reaches nothing, not even this host; forwarded ports still lead in.
     pub isolated: bool,
+    /// Ports of this host's services the guest is going to use, by
+    /// [`HostSide`](crate::HostSide); a driver of another host leads them here.
+    pub reaches_host_ports: Vec<u16>,
     /// `None` gives every machine the same address, so that a guest sees no new card.
     pub mac: Option<[u8; 6]>,
 }
@@ -147,6 +154,7 @@ impl NetworkSpec {
             device: NetDevice::VirtioNet,
             forwards: vec![PortForward::to(guest_port)],
             isolated: false,
+            reaches_host_ports: Vec::new(),
             mac: None,
         }
     }

@@ -44,6 +44,55 @@ pub struct TinyGuest {
     _dir: tempfile::TempDir,
 }
 
+/// A libvirtd of its own by `ci/libvirtd`, unprivileged; ends when this value or this process does.
+#[cfg(feature = "testing")]
+#[derive(Debug)]
+pub struct LibvirtDaemon {
+    /// What to connect to.
+    pub uri: String,
+    /// The same, as if it were another host.
+    pub far_uri: String,
+    script: std::process::Child,
+}
+
+#[cfg(feature = "testing")]
+impl LibvirtDaemon {
+    /// `Err` says why it does not run.
+    pub fn start() -> Result<Self, String> {
+        use std::io::BufRead;
+        // The paths of its sockets may have about 100 bytes. The script removes the folder.
+        let dir = tempfile::Builder::new().prefix("gilt-lv").tempdir_in("/tmp");
+        let dir = dir.map_err(|e| e.to_string())?;
+        let mut script = std::process::Command::new(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/libvirtd"),
+        )
+        .arg(dir.keep())
+        .arg("--ssh")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("ci/libvirtd: {e}"))?;
+        let mut uris = Vec::new();
+        if let Some(stdout) = script.stdout.take() {
+            let lines = std::io::BufReader::new(stdout).lines().take(2);
+            uris.extend(lines.map_while(|line| line.ok()));
+        }
+        let Ok([uri, far_uri]) = <[String; 2]>::try_from(uris) else {
+            return Err("ci/libvirtd ended before its daemon answered: run ci/setup".into());
+        };
+        Ok(Self { uri, far_uri, script })
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Drop for LibvirtDaemon {
+    fn drop(&mut self) {
+        // Its stdin is how it knows.
+        drop(self.script.stdin.take());
+        let _ = self.script.wait();
+    }
+}
+
 fn need(program: &str, package: &str) -> Result<PathBuf, String> {
     let absolute = Path::new(program);
     let found = if absolute.is_absolute() {
@@ -145,7 +194,10 @@ impl TinyGuest {
         spec.firmware = Firmware::DirectKernel {
             kernel: self.kernel.clone(),
             initrd: Some(self.initrd.clone()),
-            command_line: format!("console=ttyS0 quiet panic=-1 random.trust_cpu=on {words}"),
+            // An emulated timer on a busy host may be too late for the kernel's check of it.
+            command_line: format!(
+                "console=ttyS0 quiet panic=-1 no_timer_check random.trust_cpu=on {words}"
+            ),
         };
         spec
     }

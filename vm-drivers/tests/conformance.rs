@@ -1,11 +1,16 @@
 //! Every driver held to the suite, for real, under emulation.
 
-use std::{path::PathBuf, process::Command, sync::Arc};
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, OnceLock},
+};
 
 use gilt_vm::{
     VmDriver,
     conformance::{self, Bench, UNSUPPORTED},
     drivers::{self, DRIVERS},
+    testing::LibvirtDaemon,
 };
 
 /// One test for each driver: the lines share the guest, and the report tells them apart.
@@ -23,9 +28,52 @@ macro_rules! suite {
 
 suite! {
     qemu => "qemu".to_owned();
+    libvirt => super::libvirt();
 }
 
+/// The lines that need most of the way to another host: volumes there and back, tunnels, an end by the connection.
+const FAR: &[&str] = &[
+    "a gilt that is killed leaves no machine",
+    "commands and files reach the guest",
+    "a checkpoint freezes the disk while the guest goes on",
+];
+
+/// The same daemon, as another host: by SSH, with nothing shared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn libvirt_of_another_host_holds_the_lines_about_the_way_there() {
+    let address = format!("libvirt:{}", daemon().far_uri);
+    holds("libvirt+ssh", address, FAR).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long; run by ci/nightly"]
+async fn libvirt_of_another_host_holds_every_line_it_says_it_can() {
+    let address = format!("libvirt:{}", daemon().far_uri);
+    holds_every_line_it_says_it_can("libvirt+ssh", address).await;
+}
+
+/// `GILT_TEST_LIBVIRT`, or a daemon of this test alone.
+fn libvirt() -> String {
+    match std::env::var("GILT_TEST_LIBVIRT") {
+        Ok(uri) => format!("libvirt:{uri}"),
+        Err(_) => format!("libvirt:{}", daemon().uri),
+    }
+}
+
+/// Lives as long as this process.
+fn daemon() -> &'static LibvirtDaemon {
+    static DAEMON: OnceLock<LibvirtDaemon> = OnceLock::new();
+    DAEMON.get_or_init(|| LibvirtDaemon::start().unwrap_or_else(|what| panic!("{what}")))
+}
+
+/// All lines, or those with the words of `GILT_CONFORMANCE_ONLY`.
 async fn holds_every_line_it_says_it_can(name: &str, address: String) {
+    let only = std::env::var("GILT_CONFORMANCE_ONLY").unwrap_or_default();
+    holds(name, address, &[&only]).await;
+}
+
+/// For each of `only`, the lines that hold its words.
+async fn holds(name: &str, address: String, only: &[&str]) {
     let driver = open(&address);
     assert_eq!(driver.name(), name);
     let mut bench = Bench::new(driver).unwrap_or_else(|what| panic!("{what}"));
@@ -39,14 +87,15 @@ async fn holds_every_line_it_says_it_can(name: &str, address: String) {
         ]);
         holder
     }));
-    let only = std::env::var("GILT_CONFORMANCE_ONLY").unwrap_or_default();
-    let summary = conformance::run(&bench, &only, |line, outcome, took| {
-        println!("{:7.1} s  {}: {outcome:?}", took.as_secs_f32(), line.states);
-    })
-    .await;
-    println!("{name}: {} lines held, {} unsupported", summary.held, summary.unsupported);
-    assert!(summary.wrong.is_empty(), "{}", summary.wrong.join("\n"));
-    assert!(summary.held > 0);
+    for words in only {
+        let summary = conformance::run(&bench, words, |line, outcome, took| {
+            println!("{:7.1} s  {}: {outcome:?}", took.as_secs_f32(), line.states);
+        })
+        .await;
+        println!("{name}: {} lines held, {} unsupported", summary.held, summary.unsupported);
+        assert!(summary.wrong.is_empty(), "{}", summary.wrong.join("\n"));
+        assert!(summary.held > 0, "no line has the words: {words}");
+    }
 }
 
 fn open(address: &str) -> Arc<dyn VmDriver> {

@@ -114,6 +114,13 @@ pub struct Served {
 }
 
 impl Served {
+    /// Where the server listens on this host.
+    pub fn port(&self) -> u16 {
+        self.server.address().port()
+    }
+}
+
+impl Served {
     pub async fn start(job: &Job) -> Result<Self, StageError> {
         let host = job.driver.host_side().await?;
         let server = HttpServer::start_on(host.listen_on).await?;

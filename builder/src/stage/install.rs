@@ -80,7 +80,7 @@ async fn from_medium(job: &Job, medium: &template::FileRef) -> Result<Machine, S
     let disk = job.run.file("overlay-first.qcow2");
     let size = job.build.spec.machine.disk.bytes();
     job.driver.create_disk(&disk, DiskFormat::Qcow2, size).await?;
-    let spec = job.with_cdroms(job.spec(disk, "guest"), [Some(iso), answer]);
+    let spec = job.with_cdroms(job.spec(disk, "guest", &served), [Some(iso), answer]);
     let vm = job.driver.start(&spec, job.run.path(), StartFrom::PowerOn).await?;
     let vm = job.watch(vm);
     let deadline = Instant::now() + job.build.spec.source.install_timeout;
@@ -120,7 +120,7 @@ async fn from_disk(job: &Job, medium: &template::FileRef) -> Result<Machine, Sta
     };
     // Its digest is part of the key: another disk at this path is another checkpoint.
     job.driver.create_overlay(&absolute(&base)?, format, &disk).await?;
-    let spec = job.with_cdroms(job.spec(disk, "guest"), [None, answer]);
+    let spec = job.with_cdroms(job.spec(disk, "guest", &served), [None, answer]);
     let vm = job.driver.start(&spec, job.run.path(), StartFrom::PowerOn).await?;
     let vm = job.watch(vm);
     type_boot_steps(job, vm.as_ref(), &access, &served).await?;

@@ -41,8 +41,9 @@ pub struct DoneLayer {
 pub const OVERHEAD_BYTES: u64 = 256 << 20;
 
 impl Job {
-    /// The machine of the template, over the disk given, with nothing else attached.
-    pub fn spec(&self, disk: PathBuf, name: &str) -> MachineSpec {
+    /// The machine of the template, over the disk given, with nothing else attached but a way to
+    /// what is served.
+    pub fn spec(&self, disk: PathBuf, name: &str, served: &Served) -> MachineSpec {
         let machine = &self.build.spec.machine;
         let mut spec = MachineSpec::new(
             format!("{}-{}", self.build.spec.name, self.id),
@@ -78,6 +79,7 @@ impl Job {
         spec.network = device.map(|device| {
             let mut network = NetworkSpec::forwarding(self.build.spec.communicator.port);
             network.device = device;
+            network.reaches_host_ports = vec![served.port()];
             for forward in &mut network.forwards {
                 forward.host_port = self.options.ssh_port;
             }
@@ -148,7 +150,7 @@ impl Job {
         let served = Served::start(self).await?;
         let number = self.next_overlay();
         let disk = self.overlay_over(&key, number).await?;
-        let spec = self.with_cdroms(self.spec(disk.clone(), "guest"), [None, None]);
+        let spec = self.with_cdroms(self.spec(disk.clone(), "guest", &served), [None, None]);
         let mut resumed = None;
         if let Some(memory) = checkpoint.memory() {
             let from = StartFrom::SavedState(&memory);
@@ -237,10 +239,11 @@ impl Machine {
             .map_err(StageError::io("make a folder for a checkpoint"))?;
         let next = job.run.file(&format!("overlay-{}.qcow2", job.next_overlay()));
         let uefi = matches!(job.build.spec.machine.firmware, template::Firmware::Uefi);
+        let keep_memory = job.options.keep_memory && job.driver.capabilities().await?.saved_memory;
         let request = CheckpointRequest {
             new_overlays: vec![next],
             backing_names: Some(vec![job.checkpoints.disk_path(&key)]),
-            memory_state: job.options.keep_memory.then(|| staging.join(checkpoint::MEMORY)),
+            memory_state: keep_memory.then(|| staging.join(checkpoint::MEMORY)),
             uefi_variables: uefi.then(|| staging.join(checkpoint::UEFI_VARIABLES)),
             tpm_state: job.build.spec.machine.tpm.then(|| staging.join(checkpoint::TPM)),
         };

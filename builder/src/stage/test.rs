@@ -34,7 +34,8 @@ pub async fn run(job: &Job, captured: Captured) -> Result<Tested, StageError> {
     let disk = job.run.file("test.qcow2");
     lay_out(job, &captured, &disk, &access).await?;
 
-    let mut spec = job.spec(disk, "test");
+    let served = Served::start(job).await?;
+    let mut spec = job.spec(disk, "test", &served);
     for disk in &mut spec.disks {
         disk.throw_away_writes = true;
     }
@@ -42,7 +43,6 @@ pub async fn run(job: &Job, captured: Captured) -> Result<Tested, StageError> {
         *variables = job.run.file("test-uefi-vars.fd");
     }
     spec.tpm = spec.tpm.map(|_| gilt_vm::TpmSpec { state_dir: job.run.file("test-tpm") });
-    let served = Served::start(job).await?;
     let vm = job.driver.start(&spec, job.run.path(), StartFrom::PowerOn).await?;
     let vm = job.watch(vm);
     let patience = job.build.spec.communicator.timeout;

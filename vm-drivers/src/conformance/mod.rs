@@ -28,7 +28,24 @@ pub const BOOT: Duration = Duration::from_secs(120);
 
 /// For each driver, the lines it cannot hold, by their sentences; docs/drivers.md has them as a table.
 /// Every other line must hold.
-pub const UNSUPPORTED: &[(&str, &[&str])] = &[("qemu", &[])];
+pub const UNSUPPORTED: &[(&str, &[&str])] = &[
+    ("qemu", &[]),
+    (
+        "libvirt",
+        &[
+            "a checkpoint with memory goes on in another machine",
+            "a saved state is refused to a machine it does not fit",
+        ],
+    ),
+    (
+        "libvirt+ssh",
+        &[
+            "a hypervisor that dies is told apart from a shutdown",
+            "a checkpoint with memory goes on in another machine",
+            "a saved state is refused to a machine it does not fit",
+        ],
+    ),
+];
 
 /// What a holder says once its machine runs, before the machine's process number or `-`.
 pub const HOLDING: &str = "holding ";

@@ -79,6 +79,18 @@ pub struct ImageInfo {
     pub virtual_size: u64,
     pub actual_size: Option<u64>,
     pub full_backing_filename: Option<PathBuf>,
+    pub backing_filename_format: Option<String>,
+}
+
+/// Changes what a disk says it lies over; the contents are known to be the same.
+pub async fn rename_base(disk: &Path, base: &Path, base_format: &str) -> Result<()> {
+    Invocation::new("qemu-img")
+        .args(["rebase", "-q", "-u", "-F", base_format, "-b"])
+        .arg(base)
+        .arg(as_file_name(disk))
+        .run(QUICK)
+        .await?;
+    Ok(())
 }
 
 pub async fn info(path: &Path) -> Result<ImageInfo> {

@@ -14,12 +14,14 @@ pub mod firmware;
 pub mod image;
 mod qmp;
 mod state;
-mod tpm;
+pub(crate) mod tpm;
 mod vm;
+
+pub(crate) use args::check;
 
 use std::{
     ffi::OsStr,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -32,6 +34,7 @@ use crate::{
     driver::{Capabilities, HostSide, StartFrom, Vm, VmDriver, VmInfo},
     drivers::DriverEntry,
     error::{Error, Result},
+    ports,
     process::{Invocation, which},
     registry::RunRegistry,
     spec::*,
@@ -39,8 +42,6 @@ use crate::{
 use accel::{Choice, Prover};
 
 const NAME: &str = "qemu";
-/// How often a port that was free and then was not is chosen anew.
-const PORT_TRIES: u32 = 5;
 
 /// For the registry of drivers.
 pub const DRIVER: DriverEntry = DriverEntry {
@@ -209,9 +210,9 @@ impl VmDriver for Qemu {
                 Some(tpm) => Some(tpm::Tpm::start(tpm, &spec.name).await?),
                 None => None,
             };
-            let forwards = choose_ports(&spec)?;
+            let forwards = ports::choose(&spec)?;
             let vnc = match spec.display {
-                Display::Vnc => Some(free_port(Ipv4Addr::LOCALHOST.into())?.max(5900)),
+                Display::Vnc => Some(ports::free(Ipv4Addr::LOCALHOST.into())?.max(5900)),
                 _ => None,
             };
             let ports: Vec<u16> = forwards.iter().map(|(_, at)| at.port()).collect();
@@ -256,13 +257,10 @@ impl VmDriver for Qemu {
             };
             match launch.run(from).await {
                 Ok(vm) => return Ok(Box::new(vm)),
-                Err(Error::StartFailed { reason, machine }) if is_port_clash(&reason) => {
-                    let fixed = spec.network.iter().flat_map(|n| &n.forwards).find_map(|f| {
-                        f.host_port.map(|port| Error::PortTaken { address: f.host_address, port })
-                    });
-                    match fixed {
+                Err(Error::StartFailed { reason, machine }) if ports::is_clash(&reason) => {
+                    match ports::fixed(&spec) {
                         Some(error) => return Err(error),
-                        None if attempt < PORT_TRIES => attempt += 1,
+                        None if attempt < ports::TRIES => attempt += 1,
                         None => return Err(Error::StartFailed { machine, reason }),
                     }
                 }
@@ -296,38 +294,4 @@ impl VmDriver for Qemu {
         let leftovers = self.config.registry.reap()?;
         Ok(leftovers.into_iter().map(|left| left.what).collect())
     }
-}
-
-fn is_port_clash(reason: &str) -> bool {
-    reason.contains("Could not set up host forwarding rule")
-        || reason.contains("Address already in use")
-}
-
-fn free_port(address: IpAddr) -> Result<u16> {
-    TcpListener::bind((address, 0))
-        .and_then(|l| l.local_addr())
-        .map(|a| a.port())
-        .map_err(Error::io("find a free port of", address.to_string()))
-}
-
-/// A host port for each forward. Between here and QEMU's own bind it may be taken; then QEMU
-/// says so and the start is tried again.
-fn choose_ports(spec: &MachineSpec) -> Result<Vec<(u16, SocketAddr)>> {
-    let forwards = spec.network.iter().flat_map(|n| &n.forwards);
-    // All are held until all are chosen, so that none is chosen twice.
-    let mut held = Vec::new();
-    for forward in forwards {
-        let address = forward.host_address;
-        let listener = TcpListener::bind((address, forward.host_port.unwrap_or(0))).map_err(
-            |e| match forward.host_port {
-                Some(port) if e.kind() == std::io::ErrorKind::AddrInUse => {
-                    Error::PortTaken { address, port }
-                }
-                _ => Error::io("listen on", address.to_string())(e),
-            },
-        )?;
-        let at = listener.local_addr().map_err(Error::io("listen on", address.to_string()))?;
-        held.push((forward.guest_port, at, listener));
-    }
-    Ok(held.into_iter().map(|(guest, at, _)| (guest, at)).collect())
 }

@@ -10,11 +10,19 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     pub format: u32,
+    /// Memory never crosses drivers: each lays out a machine's buses in its own way.
+    #[serde(default = "of_qemu")]
+    pub driver: String,
     pub qemu_version: String,
     pub accelerator: String,
     /// The host's processor where the guest sees it (KVM).
     pub host_cpu: Option<String>,
     pub guest_visible: Vec<String>,
+}
+
+/// States of before the driver was written down.
+fn of_qemu() -> String {
+    "qemu".into()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -42,6 +50,7 @@ impl Fingerprint {
         });
         Self {
             format: 1,
+            driver: of_qemu(),
             qemu_version: qemu_version.into(),
             accelerator: accelerator.into(),
             host_cpu,
@@ -53,6 +62,9 @@ impl Fingerprint {
     fn difference_to(&self, saved: &Fingerprint) -> Option<String> {
         if saved.format != self.format {
             return Some(format!("it is of format {}, not {}", saved.format, self.format));
+        }
+        if saved.driver != self.driver {
+            return Some(format!("it was saved by the {} driver", saved.driver));
         }
         if saved.qemu_version != self.qemu_version {
             return Some(format!(

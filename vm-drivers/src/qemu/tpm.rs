@@ -1,6 +1,10 @@
 //! An emulated TPM 2.0 by `swtpm`, one process per machine.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::{process::Child, time::Instant};
 
@@ -69,4 +73,17 @@ impl Tpm {
         // With `--terminate` it usually went with QEMU already.
         let _ = self.child.kill().await;
     }
+}
+
+/// Copies the state as it is now; the guest must stand still.
+pub fn copy_state(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to).map_err(Error::io("create", to))?;
+    for entry in std::fs::read_dir(from).map_err(Error::io("read", from))? {
+        let path = entry.map_err(Error::io("read", from))?.path();
+        // swtpm keeps its state flat; its lock is no state.
+        if let Some(name) = path.file_name().filter(|n| path.is_file() && *n != ".lock") {
+            std::fs::copy(&path, to.join(name)).map_err(Error::io("copy", &path))?;
+        }
+    }
+    Ok(())
 }

@@ -31,10 +31,11 @@ use super::{
     args, image,
     qmp::{Event, Qmp},
     state::Fingerprint,
-    tpm::Tpm,
+    tpm::{Tpm, copy_state},
 };
 use crate::{
     driver::*,
+    ending::Ending,
     error::{Error, Result},
     keys::KeyEvent,
     process::{Invocation, shell_quote, tail_text},
@@ -49,7 +50,6 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 const MIGRATION_LIMIT: Duration = Duration::from_secs(300);
 const KILL_LIMIT: Duration = Duration::from_secs(15);
 const STDERR_KEPT: usize = 8 << 10;
-const PANIC_POLL: Duration = Duration::from_millis(250);
 
 /// Everything a machine needs to come up.
 pub(super) struct Launch<'a> {
@@ -66,8 +66,7 @@ pub(super) struct Launch<'a> {
 /// What the watcher, the event reader and the machine share.
 #[derive(Debug)]
 struct Shared {
-    exit: watch::Sender<Option<ExitReason>>,
-    events: broadcast::Sender<VmEvent>,
+    ending: Ending,
     /// The reason of the last SHUTDOWN event.
     shutdown: Mutex<Option<String>>,
     stopped_by_us: AtomicBool,
@@ -77,23 +76,12 @@ struct Shared {
 }
 
 impl Shared {
-    /// The first reason stands: what follows a panic is only its consequence.
     fn end(&self, reason: ExitReason) {
-        let first = self.exit.send_if_modified(|now| {
-            let first = now.is_none();
-            if first {
-                *now = Some(reason.clone());
-            }
-            first
-        });
-        if first {
-            // Nobody needs to be listening.
-            let _ = self.events.send(VmEvent::Ended(reason));
-        }
+        self.ending.end(reason);
     }
 
     fn tell(&self, event: VmEvent) {
-        let _ = self.events.send(event);
+        self.ending.tell(event);
     }
 
     fn stderr_tail(&self) -> String {
@@ -146,8 +134,7 @@ impl Launch<'_> {
         };
         let (exit_sender, exit) = ExitWatch::channel();
         let shared = Arc::new(Shared {
-            exit: exit_sender,
-            events: broadcast::channel(256).0,
+            ending: Ending::new(exit_sender),
             shutdown: Mutex::default(),
             stopped_by_us: AtomicBool::new(false),
             stderr: Mutex::default(),
@@ -309,27 +296,15 @@ async fn watch_child(
 
 /// Kernels without a driver for the panic device say it on the serial line only.
 async fn watch_for_panic(serial: SerialLog, shared: Arc<Shared>, qmp: Qmp) {
-    let pattern = regex::Regex::new(r"(?m)^(?:\[ *[0-9.]+\] )?Kernel panic - not syncing: .*$")
-        .map(crate::serial::SerialPattern::Regex);
-    let Ok(pattern) = pattern else { return };
     let mut gone = shared.gone.subscribe();
-    let mut from = serial.begin();
-    loop {
-        tokio::select! {
-            _ = gone.wait_for(|gone| *gone) => return,
-            () = tokio::time::sleep(PANIC_POLL) => {}
-        }
-        if let Some(found) = serial.find(&pattern, from) {
-            // It would reboot or spin otherwise; stopped, it can be looked at.
-            let _ = qmp.stop().await;
-            let message = Some(found.text);
-            shared.tell(VmEvent::Panicked { message: message.clone() });
-            shared.end(ExitReason::Panicked { message });
-            return;
-        }
-        // A line that is only half there is looked at again.
-        from = from.max(serial.end().saturating_sub(512));
-    }
+    let message = tokio::select! {
+        _ = gone.wait_for(|gone| *gone) => return,
+        message = serial.kernel_panic() => message,
+    };
+    // It would reboot or spin otherwise; stopped, it can be looked at.
+    let _ = qmp.stop().await;
+    shared.tell(VmEvent::Panicked { message: Some(message.clone()) });
+    shared.end(ExitReason::Panicked { message: Some(message) });
 }
 
 impl QemuVm {
@@ -418,7 +393,7 @@ impl QemuVm {
             std::fs::copy(variables, to).map_err(Error::io("copy UEFI variables to", to))?;
         }
         if let (Some(to), Some(tpm)) = (&request.tpm_state, &self.spec.tpm) {
-            copy_files(&tpm.state_dir, to)?;
+            copy_state(&tpm.state_dir, to)?;
         }
         if let Some(partial) = partial_memory {
             let limits = json!({"max-bandwidth": i64::MAX / 2});
@@ -429,18 +404,6 @@ impl QemuVm {
         }
         Ok(())
     }
-}
-
-fn copy_files(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to).map_err(Error::io("create", to))?;
-    for entry in std::fs::read_dir(from).map_err(Error::io("read", from))? {
-        let path = entry.map_err(Error::io("read", from))?.path();
-        // swtpm keeps its state flat; its lock is no state.
-        if let Some(name) = path.file_name().filter(|n| path.is_file() && *n != ".lock") {
-            std::fs::copy(&path, to.join(name)).map_err(Error::io("copy", &path))?;
-        }
-    }
-    Ok(())
 }
 
 #[async_trait]
@@ -454,7 +417,7 @@ impl Vm for QemuVm {
     }
 
     fn events(&self) -> broadcast::Receiver<VmEvent> {
-        self.shared.events.subscribe()
+        self.shared.ending.events()
     }
 
     fn exit_watch(&self) -> ExitWatch {

@@ -62,6 +62,8 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
     if reason != ExitReason::PoweredOff {
         return Err(StageError::Guest(format!("generalize did not end in a power-off: {reason}")));
     }
+    // It is off; what a driver has of it elsewhere comes here now.
+    machine.vm.power_off().await?;
     // The generalized disk lies over the last layer's.
     machine.saved().await?;
     let disk = machine.disk();
