@@ -119,6 +119,8 @@ pub fn tighten(loose: &[u8]) -> Result<Vec<u8>> {
         if kind == 1 {
             let chunk = loosener.tighten(&mut taken, content).map_err(|_| failed())?;
             stored.extend_from_slice(&chunk);
+        } else if kind != 0 {
+            return Err(failed());
         } else {
             let (len, more) = kinds.split_first_chunk::<4>().ok_or_else(failed)?;
             kinds = more;
