@@ -21,6 +21,7 @@ mod error;
 #[cfg(feature = "testing")]
 pub mod fake;
 pub mod guest;
+pub mod hyperv;
 pub mod keys;
 pub mod media;
 pub mod process;

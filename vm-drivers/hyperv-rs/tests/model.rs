@@ -32,6 +32,7 @@ fn gen2() -> CreateMachine {
     CreateMachine {
         name: VmName::new("web").unwrap(),
         owner: owner(),
+        more_notes: vec![],
         folder: path(r"C:\vm"),
         processors: 2,
         memory_bytes: 4 << 30,

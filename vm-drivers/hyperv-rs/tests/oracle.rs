@@ -300,6 +300,7 @@ fn gen2() -> CreateMachine {
     CreateMachine {
         name: VmName::new("Büro 'Süd'").unwrap(),
         owner: owner(),
+        more_notes: vec![],
         folder: path(r"C:\vm"),
         processors: 2,
         memory_bytes: 4 << 30,
@@ -365,6 +366,57 @@ fn every_call_of_every_script_is_documented() {
 fn calls_as_text() {
     let lines: Vec<String> = every_call().iter().map(|cmdlet| cmdlet.call().render()).collect();
     insta::assert_snapshot!("calls", lines.join("\n"));
+}
+
+/// Texts that are no [`Script`].
+fn other_texts() -> Vec<(&'static str, String)> {
+    let id = VmId::new("2a34b1c2-fd73-4043-8a5b-dd2159bc743f").unwrap();
+    let direct = Direct {
+        id,
+        owner: owner(),
+        user: "Administrator".into(),
+        password: "it's a 'secret'".into(),
+        command: "whoami /all".into(),
+    };
+    let relay = Relay { pipe: "gilt-build-7".into(), patience_ms: 60_000 };
+    vec![
+        ("direct", direct.render()),
+        ("relay", relay.render()),
+        ("from_stdin", transport::FROM_STDIN.to_owned()),
+    ]
+}
+
+#[test]
+fn other_scripts_as_text() {
+    for (name, text) in other_texts() {
+        assert!(check(&table(), &text) <= 1, "{name}");
+        insta::assert_snapshot!(name, text);
+    }
+}
+
+/// A grammar of PowerShell that is not ours finds nothing wrong in any text of ours.
+#[test]
+fn every_script_parses() {
+    let mut parser = tree_sitter::Parser::new();
+    parser.set_language(&tree_sitter_pwsh::LANGUAGE.into()).unwrap();
+    let mut wrong = |text: &str| {
+        let tree = parser.parse(text, None).unwrap();
+        let mut stack = vec![tree.root_node()];
+        let mut found = Vec::new();
+        while let Some(node) = stack.pop() {
+            if node.is_error() || node.is_missing() {
+                found.push(format!("{}: {}", node.start_position(), &text[node.byte_range()]));
+            }
+            let mut cursor = node.walk();
+            stack.extend(node.children(&mut cursor));
+        }
+        found
+    };
+    let texts = scripts().into_iter().map(|(name, script)| (name, script.render()));
+    for (name, text) in texts.chain(other_texts()) {
+        assert_eq!(wrong(&text), Vec::<String>::new(), "{name}: {text}");
+        assert!(!wrong(&text[..text.len() * 2 / 3]).is_empty(), "a cut {name} would be seen");
+    }
 }
 
 #[test]

@@ -218,7 +218,23 @@ impl Host {
                     machine.boot_order = set.boot_order.clone();
                 }
             }
-            Cmdlet::SetBios(_) => {}
+            Cmdlet::SetBios(set) => {
+                let devices = |device: &BiosDevice| -> Vec<BootDevice> {
+                    match device {
+                        BiosDevice::Cd => {
+                            machine.dvds.iter().map(|(slot, _)| BootDevice::Dvd(*slot)).collect()
+                        }
+                        BiosDevice::Ide => machine
+                            .disks
+                            .iter()
+                            .filter(|(slot, _)| slot.controller == Controller::Ide)
+                            .map(|(slot, _)| BootDevice::HardDisk(*slot))
+                            .collect(),
+                        BiosDevice::LegacyNetworkAdapter | BiosDevice::Floppy => Vec::new(),
+                    }
+                };
+                machine.boot_order = set.startup_order.iter().flat_map(devices).collect();
+            }
             Cmdlet::SetComPort(set) => machine.pipe = Some(set.pipe.clone()),
             Cmdlet::RestartVm(_) => {
                 machine.started = Some(std::time::Instant::now());

@@ -10,6 +10,7 @@
 //! The answer travels in base64, so that neither the console's code page nor its width can change it.
 //! The steps stay typed: `model` carries out the same `Script` which a host gets as text.
 
+pub mod direct;
 mod parse;
 mod quote;
 pub mod relay;

@@ -20,7 +20,7 @@ const PROGRAM: &str = "powershell.exe -NoLogo -NoProfile -NonInteractive -Execut
 
 /// Runs what stands on stdin in base64. The line is short and always the same: no limit of a command line
 /// cuts a script, and nothing of it shows in a process list.
-const FROM_STDIN: &str = "\
+pub const FROM_STDIN: &str = "\
 $ProgressPreference='SilentlyContinue'
 $text=[Text.Encoding]::UTF8.GetString([Convert]::FromBase64String([Console]::In.ReadToEnd()))
 & ([ScriptBlock]::Create($text))
