@@ -103,6 +103,11 @@ pub(super) fn refused(what: &str, error: hyperv_rs::Error) -> Error {
     }
 }
 
+/// Whether looking at a machine failed because there is none: `Get-VM -Id` tells that as a wrong parameter.
+pub(super) fn is_gone(error: &hyperv_rs::Error) -> bool {
+    matches!(refusal(error), Some(Refusal::NotFound | Refusal::BadArgument))
+}
+
 /// How an operation of the host failed, where its caller asks.
 pub(super) fn refusal(error: &hyperv_rs::Error) -> Option<Refusal> {
     match error {

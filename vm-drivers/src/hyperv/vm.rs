@@ -32,7 +32,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::{
     HyperV, NAME, forward,
-    host::{Host, LONG, SHORT, refusal, refused},
+    host::{Host, LONG, SHORT, is_gone, refusal, refused},
     unsupported,
 };
 use crate::{
@@ -118,7 +118,7 @@ impl Shared {
         let host = &self.host;
         let state = match host.ask(self.machine.inspect(), SHORT).await? {
             Ok(machine) => Some(machine.state),
-            Err(error) if refusal(&error) == Some(Refusal::NotFound) => None,
+            Err(error) if is_gone(&error) => None,
             Err(error) => return Err(refused("inspect machine", error)),
         };
         if let Some(state) = state {
@@ -259,7 +259,7 @@ async fn watch_machine(shared: Arc<Shared>, poll: Duration) {
                     _ => continue,
                 }
             }
-            Ok(Err(error)) if refusal(&error) == Some(Refusal::NotFound) => ExitReason::Died {
+            Ok(Err(error)) if is_gone(&error) => ExitReason::Died {
                 status: "the machine is gone from its host".into(),
                 stderr_tail: String::new(),
             },
