@@ -71,17 +71,13 @@ impl From<StageError> for Failed {
     }
 }
 
-/// The driver of that name.
-pub fn driver(name: &str) -> Result<Arc<dyn VmDriver>, crate::cli::Failure> {
-    match name {
-        #[cfg(unix)]
-        "qemu" => {
-            let cache = Home::default_root().unwrap_or_else(std::env::temp_dir);
-            Ok(Arc::new(gilt_vm::qemu::Qemu::new(gilt_vm::qemu::QemuConfig::new(cache))))
-        }
-        other => Err(crate::cli::Failure::usage(format!("there is no driver {other:?}"))
-            .hint("this build of gilt has: qemu")),
-    }
+/// The driver `NAME` or `NAME:ADDRESS` stands for.
+pub fn driver(text: &str) -> Result<Arc<dyn VmDriver>, crate::cli::Failure> {
+    let cache = Home::default_root().unwrap_or_else(std::env::temp_dir);
+    gilt_vm::drivers::open(text, cache).map_err(|error| {
+        crate::cli::Failure::usage(error)
+            .hint(format!("this build of gilt has: {}", gilt_vm::drivers::choices()))
+    })
 }
 
 /// Builds all images, as many at once as this host's memory and cores bear.

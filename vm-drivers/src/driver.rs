@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -46,6 +46,30 @@ pub trait VmDriver: Send + Sync + fmt::Debug {
 
     /// Writes a disk and all it lies over into one file that stands alone.
     async fn flatten(&self, disk: &Path, to: &Path, to_format: DiskFormat) -> Result<()>;
+
+    /// How guests will reach services of this host; asked before there is a machine.
+    async fn host_side(&self) -> Result<HostSide>;
+
+    /// Removes what gilts that were killed left behind, and says what that was. Touches nothing
+    /// that is not provably gilt's own, and nothing of a gilt that lives.
+    async fn clean_up(&self) -> Result<Vec<String>>;
+}
+
+/// Both ends of the way from a guest to a service of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostSide {
+    /// Where the service listens.
+    pub listen_on: IpAddr,
+    /// What the guest calls it.
+    pub seen_by_guest: IpAddr,
+}
+
+impl HostSide {
+    /// Of QEMU's user-mode network: the guest's 10.0.2.2 is this host's 127.0.0.1.
+    pub const USER_MODE: HostSide = HostSide {
+        listen_on: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        seen_by_guest: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2)),
+    };
 }
 
 /// A machine that was started. Dropping it kills it and removes what the driver made for it.

@@ -13,6 +13,10 @@ pub enum Error {
     #[error("the {driver} driver cannot {what}")]
     Unsupported { driver: &'static str, what: String },
 
+    /// `--driver` names none we have, or names it wrongly.
+    #[error("there is no driver {asked:?}: {why}")]
+    NoSuchDriver { asked: String, why: String },
+
     /// The host lacks something; `hint` says how to get it.
     #[error("this host lacks {what} ({hint})")]
     HostLacks { what: String, hint: String },

@@ -97,6 +97,14 @@ impl VmDriver for FakeDriver {
         "fake"
     }
 
+    async fn host_side(&self) -> Result<HostSide> {
+        Ok(HostSide::USER_MODE)
+    }
+
+    async fn clean_up(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     async fn capabilities(&self) -> Result<Capabilities> {
         Ok(Capabilities {
             hypervisor: "fake".into(),

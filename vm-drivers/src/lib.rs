@@ -12,11 +12,10 @@
 //! **Invariant:** a machine ends with the value that stands for it, and with this process.
 
 pub mod boot_command;
-#[cfg(feature = "testing")]
 pub mod conformance;
-#[cfg_attr(not(feature = "testing"), allow(dead_code))]
 mod cpio;
 mod driver;
+pub mod drivers;
 mod error;
 #[cfg(feature = "testing")]
 pub mod fake;
@@ -31,7 +30,6 @@ pub mod registry;
 pub mod screen;
 pub mod serial;
 mod spec;
-#[cfg(feature = "testing")]
 pub mod testing;
 
 pub use driver::*;

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,7 +20,7 @@ fn bench() -> (Bench, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = QemuConfig::new(dir.path().join("cache"));
     config.registry = RunRegistry::at(dir.path().join("run"));
-    let bench = Bench::new(Box::new(Qemu::new(config)));
+    let bench = Bench::new(Arc::new(Qemu::new(config)));
     (bench.unwrap_or_else(|what| panic!("{what}")), dir)
 }
 
@@ -125,7 +126,7 @@ async fn a_disk_chain_is_told_and_flattened() {
 async fn holder_of_a_machine() {
     let mut config = QemuConfig::new(std::env::temp_dir().join("unused-cache"));
     config.registry = RunRegistry::at(std::env::var_os("HOLDER_REGISTRY").unwrap());
-    let bench = Bench::new(Box::new(Qemu::new(config))).unwrap_or_else(|what| panic!("{what}"));
+    let bench = Bench::new(Arc::new(Qemu::new(config))).unwrap_or_else(|what| panic!("{what}"));
     let mut spec = bench.machine("held", "do=silent");
     spec.tpm = Some(TpmSpec { state_dir: bench.path("tpm") });
     let vm = bench.start(&spec).await.unwrap();

@@ -48,7 +48,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "N", alias = "parallel-builds")]
     parallel: Option<usize>,
     /// The driver of the reference machine
-    #[arg(long, default_value = "qemu")]
+    #[arg(long, env = "GILT_DRIVER", default_value = "qemu", value_name = "NAME[:ADDRESS]")]
     driver: String,
     /// Show the guest's screen over VNC on 127.0.0.1
     #[arg(long)]
@@ -71,7 +71,7 @@ pub struct ShellArgs {
     #[arg(short, long, value_name = "COMMAND")]
     command: Option<String>,
     /// The driver of the machine
-    #[arg(long, default_value = "qemu")]
+    #[arg(long, env = "GILT_DRIVER", default_value = "qemu", value_name = "NAME[:ADDRESS]")]
     driver: String,
 }
 

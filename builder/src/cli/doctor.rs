@@ -9,8 +9,17 @@ use std::process::Command;
 #[derive(Args)]
 pub struct DoctorArgs {
     /// The driver to examine
-    #[arg(long, default_value = "qemu")]
+    #[arg(long, env = "GILT_DRIVER", default_value = "qemu", value_name = "NAME[:ADDRESS]")]
     driver: String,
+    /// Hold this driver to the suite all drivers are held to; starts small machines for some minutes
+    #[arg(long, value_name = "NAME[:ADDRESS]")]
+    conformance: Option<String>,
+    /// Of the suite, only lines that hold these words
+    #[arg(long, value_name = "WORDS", requires = "conformance", default_value = "")]
+    only: String,
+    /// Start a machine over this disk and hold it until killed: a part of the suite
+    #[arg(long, value_name = "DISK", requires = "conformance", hide = true)]
+    hold: Option<PathBuf>,
 }
 
 /// A program gilt runs for some of its work.
@@ -35,6 +44,9 @@ struct Finding {
 }
 
 pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
+    if let Some(driver) = &args.conformance {
+        return conformance(driver, args, context);
+    }
     let mut findings = Vec::new();
     match Home::default_root() {
         Some(root) => findings.push(match Home::open(&root) {
@@ -92,6 +104,62 @@ pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
     match findings.iter().filter(|finding| !finding.fit).count() {
         0 => Ok(()),
         count => Err(Failure::new(Exit::Host, anyhow::anyhow!("this host lacks {count} things"))),
+    }
+}
+
+#[derive(serde::Serialize)]
+struct LineResult {
+    line: &'static str,
+    /// `held`, `unsupported` or `broken`.
+    outcome: &'static str,
+    detail: String,
+    seconds: f32,
+}
+
+/// The suite of all drivers, run on one.
+fn conformance(address: &str, args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
+    use gilt_vm::conformance::{self, Bench, Outcome};
+    let driver = crate::pipeline::driver(address)?;
+    let host = |error: String| Failure::new(Exit::Host, anyhow::anyhow!("{error}"));
+    let runtime = tokio::runtime::Runtime::new()?;
+    if let Some(disk) = &args.hold {
+        let held = runtime.block_on(conformance::hold(driver, disk));
+        return held.map_err(|error| host(error.to_string()));
+    }
+    let mut bench = Bench::new(driver).map_err(host)?;
+    let (program, address) = (std::env::current_exe()?, address.to_owned());
+    bench.holder = Some(Box::new(move |disk| {
+        let mut holder = Command::new(&program);
+        holder.args(["doctor", "--conformance", &address, "--hold"]).arg(disk);
+        holder
+    }));
+    let mut results = Vec::new();
+    let json = context.json;
+    let summary = runtime.block_on(conformance::run(&bench, &args.only, |line, outcome, took| {
+        let (outcome, detail) = match outcome {
+            Outcome::Held => ("held", String::new()),
+            Outcome::Unsupported(what) => ("unsupported", what.clone()),
+            Outcome::Broken(what) => ("broken", what.clone()),
+        };
+        let seconds = took.as_secs_f32();
+        if !json {
+            println!("{outcome:<11} {seconds:6.1} s  {}", line.states);
+            for text in detail.lines() {
+                println!("                      {text}");
+            }
+        }
+        results.push(LineResult { line: line.states, outcome, detail, seconds });
+    }));
+    if json {
+        println!("{}", serde_json::to_string_pretty(&results).map_err(anyhow::Error::from)?);
+    } else {
+        println!("{} held, {} unsupported", summary.held, summary.unsupported);
+    }
+    match summary.wrong.first() {
+        None => Ok(()),
+        Some(first) => {
+            Err(host(format!("{} lines are wrong, first: {first}", summary.wrong.len())))
+        }
     }
 }
 

@@ -63,9 +63,8 @@ impl StageError {
             Self::Vm(Vm::HostLacks { .. } | Vm::PortTaken { .. } | Vm::Unsupported { .. }) => {
                 Exit::Host
             }
-            Self::Vm(Vm::InvalidSpec { .. } | Vm::BootCommand { .. }) | Self::Input(_) => {
-                Exit::Usage
-            }
+            Self::Vm(Vm::InvalidSpec { .. } | Vm::BootCommand { .. } | Vm::NoSuchDriver { .. })
+            | Self::Input(_) => Exit::Usage,
             Self::Vm(Vm::Ended { .. } | Vm::ConnectionLost { .. } | Vm::Ssh { .. }) => Exit::Guest,
             Self::Command { .. } | Self::Leftovers { .. } | Self::Guest(_) => Exit::Guest,
             Self::CommandTimedOut { .. } => Exit::TimedOut,

@@ -13,13 +13,11 @@ use gilt_vm::guest::{
 use gilt_vm::process::shell_quote;
 use gilt_vm::{Error as VmError, Vm};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How a guest on a user-mode network reaches this host (QEMU's default, the `host` of `-netdev user`).
-pub const HOST_AS_SEEN_BY_GUEST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
 /// Of a command's output, this much stays for the diagnosis.
 const TAIL_BYTES: usize = 16 << 10;
 const SHORT: Duration = Duration::from_secs(60);
@@ -110,8 +108,9 @@ pub struct Served {
 
 impl Served {
     pub async fn start(job: &Job) -> Result<Self, StageError> {
-        let server = HttpServer::start().await?;
-        let base = server.url(HOST_AS_SEEN_BY_GUEST);
+        let host = job.driver.host_side().await?;
+        let server = HttpServer::start_on(host.listen_on).await?;
+        let base = server.url(host.seen_by_guest);
         let served = Self { server: Arc::new(server), base };
         if let Some(http) = &job.build.spec.source.http {
             if let Some(folder) = &http.dir {

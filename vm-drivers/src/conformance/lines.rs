@@ -1,10 +1,14 @@
 //! The lines of the suite.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use futures::future::BoxFuture;
+use tokio::io::AsyncBufReadExt;
 
-use super::{BOOT, Bench, Failure, Line, claim, said};
+use super::{BOOT, Bench, Failure, HOLDING, Line, claim, said};
 use crate::{
     boot_command::{self, BootTyper},
     driver::{CheckpointRequest, ExitReason, StartFrom, VmEvent},
@@ -34,6 +38,7 @@ lines! {
     "a reset by the guest is told, and stops the machine where asked" guest_reset,
     "a kernel panic is told with its message" kernel_panic,
     "a hypervisor that dies is told apart from a shutdown" hypervisor_dies,
+    "a gilt that is killed leaves no machine" killed_gilt,
     "a wait ends early when the machine does" early_end,
     "keys arrive in order, shifted ones too" keys,
     "the screen can be seen" screenshot,
@@ -125,6 +130,49 @@ async fn hypervisor_dies(bench: &Bench) -> Result<(), Failure> {
     std::process::Command::new("kill").args(["-9", &pid.to_string()]).status()?;
     let reason = vm.exit_watch().wait_at_most(BOOT, vm.serial()).await?;
     claim(matches!(reason, ExitReason::Died { .. }), format!("it ended as: {reason}"))
+}
+
+async fn killed_gilt(bench: &Bench) -> Result<(), Failure> {
+    let disk = bench.path("held.qcow2");
+    bench.driver.create_disk(&disk, DiskFormat::Qcow2, 64 << 20).await?;
+    let Some(holder) = &bench.holder else {
+        return Err(Failure::Claim("there is no process to kill".into()));
+    };
+    let mut holder = tokio::process::Command::from(holder(&disk));
+    let mut holder = holder.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let Some(stdout) = holder.stdout.take() else {
+        return Err(Failure::Claim("the holder has no stdout".into()));
+    };
+    let mut lines = tokio::io::BufReader::new(stdout).lines();
+    let holding = async {
+        while let Some(line) = lines.next_line().await? {
+            if let Some(pid) = line.strip_prefix(HOLDING) {
+                return Ok(pid.parse().ok());
+            }
+        }
+        Err(Failure::Claim("the holder ended before its machine ran".into()))
+    };
+    let pid: Option<u32> = tokio::time::timeout(BOOT, holding)
+        .await
+        .map_err(|_| Failure::Claim("the holder says nothing".into()))??;
+    let machine = pid.and_then(registry::mark);
+    // Nothing of a living gilt is cleaned up.
+    bench.driver.clean_up().await?;
+    let second = bench.machine_with_disk("second", &disk);
+    claim(bench.start(&second).await.is_err(), "its machine holds its disk")?;
+
+    holder.kill().await?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let vm = loop {
+        bench.driver.clean_up().await?;
+        match bench.start(&second).await {
+            Ok(vm) => break vm,
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    };
+    claim(!machine.is_some_and(registry::is_alive), "its process is gone")?;
+    vm.power_off().await.map(drop).map_err(Into::into)
 }
 
 async fn early_end(bench: &Bench) -> Result<(), Failure> {

@@ -7,6 +7,8 @@ mod lines;
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,6 +25,16 @@ pub use lines::LINES;
 
 /// Time for a boot of the tiny guest on a busy host without hardware acceleration.
 pub const BOOT: Duration = Duration::from_secs(120);
+
+/// For each driver, the lines it cannot hold, by their sentences; docs/drivers.md has them as a table.
+/// Every other line must hold.
+pub const UNSUPPORTED: &[(&str, &[&str])] = &[("qemu", &[])];
+
+/// What a holder says once its machine runs, before the machine's process number or `-`.
+pub const HOLDING: &str = "holding ";
+
+/// Makes the command of a process that calls [`hold`] with the disk given.
+pub type Holder = Box<dyn Fn(&Path) -> Command + Send + Sync>;
 
 /// One line of the suite: a sentence, and the proof of it.
 pub struct Line {
@@ -64,21 +76,22 @@ pub fn claim(holds: bool, what: impl std::fmt::Display) -> Result<(), Failure> {
 }
 
 /// A driver with guests to try it on and a folder for its files.
-#[derive(Debug)]
 pub struct Bench {
-    pub driver: Box<dyn VmDriver>,
+    pub driver: Arc<dyn VmDriver>,
     pub guest: TinyGuest,
     pub login: SshLogin,
+    /// For the line about a killed gilt.
+    pub holder: Option<Holder>,
     dir: tempfile::TempDir,
 }
 
 impl Bench {
     /// `Err` says which package of the host is missing.
-    pub fn new(driver: Box<dyn VmDriver>) -> Result<Self, String> {
+    pub fn new(driver: Arc<dyn VmDriver>) -> Result<Self, String> {
         let key = SshKey::generate("conformance").map_err(|e| e.to_string())?;
         let guest = TinyGuest::build(Some(&key.public_line().map_err(|e| e.to_string())?))?;
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        Ok(Self { driver, guest, login: SshLogin::with_key("root", key), dir })
+        Ok(Self { driver, guest, login: SshLogin::with_key("root", key), holder: None, dir })
     }
 
     pub fn dir(&self) -> &Path {
@@ -140,6 +153,69 @@ impl Bench {
         };
         (outcome, begun.elapsed())
     }
+}
+
+/// Of all lines, how many came out how, and what was not as [`UNSUPPORTED`] says.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub held: usize,
+    pub unsupported: usize,
+    pub wrong: Vec<String>,
+}
+
+/// Runs the lines whose sentences hold `only`, tells each as it comes out, and compares them with
+/// what is known of the driver.
+pub async fn run(
+    bench: &Bench,
+    only: &str,
+    mut tell: impl FnMut(&Line, &Outcome, Duration),
+) -> Summary {
+    let name = bench.driver.name();
+    let expected = UNSUPPORTED.iter().find(|(driver, _)| *driver == name).map(|(_, lines)| *lines);
+    let mut summary = Summary::default();
+    if expected.is_none() {
+        summary.wrong.push(format!("{name} is not in the conformance list"));
+    }
+    for line in LINES.iter().filter(|line| line.states.contains(only)) {
+        let (outcome, took) = bench.check(line).await;
+        tell(line, &outcome, took);
+        let listed = expected.unwrap_or_default().contains(&line.states);
+        let mut wrong = |what: &str| summary.wrong.push(format!("{}: {what}", line.states));
+        match &outcome {
+            Outcome::Held => {
+                summary.held += 1;
+                if listed {
+                    wrong("it held, but is listed as unsupported");
+                }
+            }
+            Outcome::Unsupported(what) => {
+                summary.unsupported += 1;
+                if !listed {
+                    wrong(what);
+                }
+            }
+            Outcome::Broken(what) => wrong(what),
+        }
+    }
+    summary
+}
+
+/// The work of a process that is going to be killed: starts a machine over `disk`, says so on
+/// stdout, and never ends by itself.
+pub async fn hold(driver: Arc<dyn VmDriver>, disk: &Path) -> Result<(), Error> {
+    let lacks = |what: String| Error::HostLacks { what, hint: "run ci/setup".into() };
+    let guest = TinyGuest::build(None).map_err(lacks)?;
+    let folder = disk.parent().unwrap_or(Path::new("."));
+    let mut spec = guest.machine_with_disk("held", folder, disk);
+    if let crate::spec::Firmware::DirectKernel { command_line, .. } = &mut spec.firmware {
+        command_line.push_str(" do=silent");
+    }
+    let run_dir = folder.join("held-run");
+    std::fs::create_dir(&run_dir).map_err(Error::io("create", &run_dir))?;
+    let vm = driver.start(&spec, &run_dir, StartFrom::PowerOn).await?;
+    let pid = vm.info().pid.map_or("-".to_owned(), |pid| pid.to_string());
+    println!("\n{HOLDING}{pid}");
+    std::future::pending().await
 }
 
 /// Waits until a guest has said something since its machine was started.

@@ -46,10 +46,14 @@ pub struct HttpServer {
 impl HttpServer {
     /// Listens on a free port of 127.0.0.1.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .map_err(Error::io("listen on", "127.0.0.1"))?;
-        let address = listener.local_addr().map_err(Error::io("listen on", "127.0.0.1"))?;
+        Self::start_on(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// Listens on a free port of an address of this host.
+    pub async fn start_on(host: IpAddr) -> Result<Self> {
+        let failed = || Error::io("listen on", host.to_string());
+        let listener = TcpListener::bind((host, 0)).await.map_err(failed())?;
+        let address = listener.local_addr().map_err(failed())?;
         let word = uuid::Uuid::new_v4().simple().to_string();
         let roots = Arc::new(RwLock::new(BTreeMap::new()));
         let task = tokio::spawn(serve(listener, word.clone(), roots.clone()));

@@ -21,6 +21,7 @@ use std::{
     ffi::OsStr,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,7 +29,8 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use crate::{
-    driver::{Capabilities, StartFrom, Vm, VmDriver, VmInfo},
+    driver::{Capabilities, HostSide, StartFrom, Vm, VmDriver, VmInfo},
+    drivers::DriverEntry,
     error::{Error, Result},
     process::{Invocation, which},
     registry::RunRegistry,
@@ -37,10 +39,16 @@ use crate::{
 use accel::{Choice, Prover};
 
 const NAME: &str = "qemu";
-/// QEMU's own address in a user-mode network.
-const HOST_IN_GUEST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
 /// How often a port that was free and then was not is chosen anew.
 const PORT_TRIES: u32 = 5;
+
+/// For the registry of drivers.
+pub const DRIVER: DriverEntry = DriverEntry {
+    name: NAME,
+    address: None,
+    about: "QEMU on this host, one process for each machine",
+    open: |setup| Ok(Arc::new(Qemu::new(QemuConfig::new(&setup.cache_dir)))),
+};
 
 /// How to find QEMU and where to remember things about it.
 #[derive(Clone, Debug)]
@@ -228,7 +236,10 @@ impl VmDriver for Qemu {
                 accelerator: accelerator.into(),
                 accelerator_reason: accelerator_reason.clone(),
                 forwards,
-                host_as_seen_by_guest: spec.network.is_some().then_some(HOST_IN_GUEST),
+                host_as_seen_by_guest: spec
+                    .network
+                    .is_some()
+                    .then_some(HostSide::USER_MODE.seen_by_guest),
                 vnc: vnc.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
                 pid: None,
                 resumed: matches!(from, StartFrom::SavedState(_)),
@@ -275,6 +286,15 @@ impl VmDriver for Qemu {
 
     async fn flatten(&self, disk: &Path, to: &Path, to_format: DiskFormat) -> Result<()> {
         image::flatten(disk, to, to_format).await
+    }
+
+    async fn host_side(&self) -> Result<HostSide> {
+        Ok(HostSide::USER_MODE)
+    }
+
+    async fn clean_up(&self) -> Result<Vec<String>> {
+        let leftovers = self.config.registry.reap()?;
+        Ok(leftovers.into_iter().map(|left| left.what).collect())
     }
 }
 
