@@ -15,6 +15,7 @@ use crate::{
 pub const DRIVERS: &[&DriverEntry] = &[
     #[cfg(unix)]
     &crate::qemu::DRIVER,
+    &crate::hyperv::DRIVER,
 ];
 
 /// What a driver's folder gives to the registry.

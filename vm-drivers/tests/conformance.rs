@@ -1,5 +1,7 @@
 //! Every driver held to the suite, for real, under emulation.
 
+mod hyperv_host;
+
 use std::{path::PathBuf, process::Command, sync::Arc};
 
 use gilt_vm::{
@@ -8,7 +10,7 @@ use gilt_vm::{
     drivers::{self, DRIVERS},
 };
 
-/// One test for each driver: the lines share the guest, and the report tells them apart.
+/// One test for each driver, by its address and what must live as long as the test: the lines share the guest, and the report tells them apart.
 macro_rules! suite {
     ($($driver:ident => $address:expr;)*) => {
         $(mod $driver {
@@ -22,10 +24,26 @@ macro_rules! suite {
 }
 
 suite! {
-    qemu => "qemu".to_owned();
+    qemu => ("qemu".to_owned(), ());
+    hyperv => super::played_hyperv().await;
 }
 
-async fn holds_every_line_it_says_it_can(name: &str, address: String) {
+/// A server that plays the host; nothing of ours may be left on it, and it must have understood all.
+async fn played_hyperv() -> (String, impl Drop) {
+    struct Checked(hyperv_host::PlayedHost);
+    impl Drop for Checked {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                assert_eq!(self.0.left_over(), Vec::<String>::new());
+                assert_eq!(*self.0.world.not_understood.lock().unwrap(), Vec::<String>::new());
+            }
+        }
+    }
+    let host = hyperv_host::PlayedHost::start().await;
+    (format!("hyperv:{}", host.address), Checked(host))
+}
+
+async fn holds_every_line_it_says_it_can<G>(name: &str, (address, _lives): (String, G)) {
     let driver = open(&address);
     assert_eq!(driver.name(), name);
     let mut bench = Bench::new(driver).unwrap_or_else(|what| panic!("{what}"));

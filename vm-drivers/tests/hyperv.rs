@@ -2,7 +2,7 @@
 
 mod hyperv_host;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use gilt_vm::{
     DiskFormat, DiskSpec, Error, ExitReason, NetworkSpec, StartFrom, VmDriver,
@@ -12,14 +12,12 @@ use gilt_vm::{
     hyperv::{Address, HyperV},
     media::AnswerMedium,
     screen::Screen,
-    testing::TinyGuest,
+    testing::{BootFromCd, TinyGuest},
 };
-use hyperv_host::{BootFromCd, PlayedHost};
+use hyperv_host::PlayedHost;
 
 fn driver(host: &PlayedHost) -> HyperV {
-    HyperV::new(Address::parse(Some(&host.address)).unwrap())
-        .unwrap()
-        .polling(Duration::from_millis(250))
+    HyperV::new(Address::parse(Some(&host.address)).unwrap()).unwrap()
 }
 
 fn qemu_img(arguments: &[&str]) {
@@ -31,7 +29,7 @@ fn qemu_img(arguments: &[&str]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_remote_machine_from_upload_to_its_disk() {
     let host = PlayedHost::start().await;
-    let driver = BootFromCd::new(driver(&host), true);
+    let driver = BootFromCd::new(Arc::new(driver(&host)), true).unwrap();
     let about = driver.capabilities().await.unwrap();
     assert!(about.missing.is_empty(), "{about:?}");
 
@@ -162,10 +160,10 @@ async fn only_what_a_dead_gilt_left_is_cleaned_up() {
     let driver = driver(&host);
     let guest = TinyGuest::build(None).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let cd = BootFromCd::new(driver.clone(), false);
+    let cd = BootFromCd::new(Arc::new(driver.clone()), false).unwrap();
     let spec = cd.with_cd(&guest.machine("left", dir.path(), "do=silent")).await.unwrap();
     let vm = driver.start(&spec, dir.path(), StartFrom::PowerOn).await.unwrap();
-    assert_eq!(driver.clean_up_killed().await.unwrap(), Vec::<String>::new(), "its gilt lives");
+    assert_eq!(driver.clean_up().await.unwrap(), Vec::<String>::new(), "its gilt lives");
     let foreign = {
         let mut host = host.world.host.lock().unwrap();
         let notes = host.machines[0].notes.clone();
@@ -184,7 +182,7 @@ async fn only_what_a_dead_gilt_left_is_cleaned_up() {
         host.machines.push(foreign.clone());
         foreign.id
     };
-    let cleaned = driver.clean_up_killed().await.unwrap();
+    let cleaned = driver.clean_up().await.unwrap();
     assert!(cleaned.len() == 1 && cleaned[0].contains("gilt-left"), "{cleaned:?}");
     {
         let host = host.world.host.lock().unwrap();

@@ -3,12 +3,13 @@
 //! | option | meaning |
 //! |---|---|
 //! | `switch` | the virtual switch machines are joined to; without it, Windows' own `Default Switch` |
+//! | `poll` | how often a machine's state is asked for, in milliseconds; 2000 |
 //! | `key` | file of the private key for SSH; else `GILT_HYPERV_KEY`, else `~/.ssh/id_ed25519` |
 //! | `host-key` | the host's key as `ssh-keyscan` tells it (`ssh-ed25519 AAAA…`), instead of `known_hosts` |
 //!
 //! `hyperv` alone is this very host, on Windows.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use hyperv_rs::{HostPath, SwitchName};
 
@@ -25,6 +26,7 @@ pub struct Address {
     pub remote: Option<Remote>,
     pub folder: HostPath,
     pub switch: SwitchName,
+    pub poll: Option<Duration>,
 }
 
 /// A host behind SSH.
@@ -69,6 +71,7 @@ impl Address {
             remote: None,
             folder: HostPath::new(DEFAULT_FOLDER).map_err(name)?,
             switch: SwitchName::new(DEFAULT_SWITCH).map_err(name)?,
+            poll: None,
         };
         if !folder.is_empty() {
             let folder =
@@ -102,6 +105,11 @@ impl Address {
                 .ok_or_else(|| wrong(asked, format!("{key} has no value that can be read")))?;
             match (key, &mut address.remote) {
                 ("switch", _) => address.switch = SwitchName::new(&value).map_err(name)?,
+                ("poll", _) => {
+                    let time = value.parse().ok().filter(|ms| (100..=60_000).contains(ms));
+                    let time = time.ok_or_else(|| wrong(asked, "poll is 100 to 60000"))?;
+                    address.poll = Some(Duration::from_millis(time));
+                }
                 ("key", Some(remote)) => remote.key = Some(value.into()),
                 ("host-key", Some(remote)) => remote.host_key = Some(value),
                 ("key" | "host-key", None) => {
@@ -152,6 +160,7 @@ mod tests {
             "//@hv1",
             "//hv1/relative",
             "//hv1?colour=red",
+            "//hv1?poll=5",
             "?key=/a",
             "//hv1?switch=%zz",
             "//hv1/C:/a*b",

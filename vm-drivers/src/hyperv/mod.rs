@@ -35,6 +35,7 @@ use hyperv_rs::{
 use self::{host::Host, shell::Shell, vm::HyperVVm};
 use crate::{
     driver::*,
+    drivers::DriverEntry,
     error::{Error, Result},
     spec::{Accelerator, DiskFormat, Display, Firmware, GuestClock, MachineSpec, OnGuestReset},
 };
@@ -48,6 +49,14 @@ pub const NAME: &str = "hyperv";
 const POLL: Duration = Duration::from_secs(2);
 /// The footer behind the bytes of a fixed VHD.
 const VHD_FOOTER_BYTES: u64 = 512;
+
+/// For the registry of drivers.
+pub const DRIVER: DriverEntry = DriverEntry {
+    name: NAME,
+    address: Some("//[user@]host[:port][/C:/folder][?switch=…]"),
+    about: "Hyper-V, on this Windows host or on another by SSH",
+    open: |setup| Ok(Arc::new(HyperV::new(Address::parse(setup.address.as_deref())?)?)),
+};
 
 /// The driver of one host. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -75,34 +84,8 @@ impl HyperV {
                 });
             }
         };
-        Ok(Self { host: Arc::new(Host::new(shell, address)?), poll: POLL })
-    }
-
-    /// As [`HyperV::new`], asking for a machine's state this often.
-    pub fn polling(mut self, every: Duration) -> Self {
-        self.poll = every;
-        self
-    }
-
-    /// Ends machines whose gilt was killed, and says which.
-    pub async fn clean_up_killed(&self) -> Result<Vec<String>> {
-        let host = &self.host;
-        let mut ended = Vec::new();
-        for (machine, owner) in host.must(operations::list_marked()).await? {
-            if !host::is_dead(&owner, &host.client) {
-                continue;
-            }
-            let reference = MachineRef { id: machine.id.clone(), owner: owner.clone() };
-            if machine.state != State::Off {
-                host.must(reference.stop(Stop::TurnOff)).await?;
-            }
-            host.must(reference.remove()).await?;
-            if let Some(folder) = vm::folder_in_notes(&machine.notes) {
-                host.must(operations::remove_folder(&owner, &folder)).await?;
-            }
-            ended.push(format!("machine {} ({})", machine.name, machine.id));
-        }
-        Ok(ended)
+        let poll = address.poll.unwrap_or(POLL);
+        Ok(Self { host: Arc::new(Host::new(shell, address)?), poll })
     }
 
     /// What this driver cannot do of a spec.
@@ -308,6 +291,39 @@ impl VmDriver for HyperV {
                 Err(error)
             }
         }
+    }
+
+    async fn clean_up(&self) -> Result<Vec<String>> {
+        let host = &self.host;
+        let mut ended = Vec::new();
+        for (machine, owner) in host.must(operations::list_marked()).await? {
+            if !host::is_dead(&owner, &host.client) {
+                continue;
+            }
+            let reference = MachineRef { id: machine.id.clone(), owner: owner.clone() };
+            if machine.state != State::Off {
+                host.must(reference.stop(Stop::TurnOff)).await?;
+            }
+            host.must(reference.remove()).await?;
+            if let Some(folder) = vm::folder_in_notes(&machine.notes) {
+                host.must(operations::remove_folder(&owner, &folder)).await?;
+            }
+            ended.push(format!("machine {} ({})", machine.name, machine.id));
+        }
+        Ok(ended)
+    }
+
+    fn disk_format(&self) -> DiskFormat {
+        DiskFormat::Vhdx
+    }
+
+    fn loads_kernels(&self) -> bool {
+        false
+    }
+
+    async fn host_side(&self) -> Result<HostSide> {
+        // The guest reaches its own host; whether it reaches this system nobody here knows.
+        unsupported("serve files to a guest over HTTP; hand them over on a CD")
     }
 
     async fn create_disk(&self, path: &Path, format: DiskFormat, size_bytes: u64) -> Result<()> {

@@ -11,7 +11,6 @@
 //! (virtio), its address comes from its SSH greeting instead of integration services, differencing disks
 //! are qcow2 inside and cannot be copied out, and the power button stands for the shutdown service.
 
-mod iso;
 mod machinery;
 mod session;
 mod sftp;
@@ -28,7 +27,6 @@ use hyperv_rs::{
     script::{Answer, Script, relay::Relay, transport},
 };
 
-pub use iso::BootFromCd;
 pub use machinery::Running;
 
 /// Everything behind the server.
@@ -142,7 +140,7 @@ impl PlayedHost {
         let words: Vec<&str> = host_line.split(' ').take(2).collect();
         let host_key = words.join("%20").replace('+', "%2B");
         let address = format!(
-            "//ci@127.0.0.1:{port}/C:/gilt?key={}&host-key={host_key}",
+            "//ci@127.0.0.1:{port}/C:/gilt?poll=250&key={}&host-key={host_key}",
             key_file.display(),
         );
         Self { world, address, task, _dir: dir }

@@ -4,19 +4,23 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use async_trait::async_trait;
-use gilt_vm::{
-    CdromInterface, CdromSpec, DiskFormat, Error, Firmware, MachineSpec, StartFrom, Vm, VmDriver,
-};
 use tokio::sync::Mutex;
+
+use crate::{
+    driver::{Capabilities, HostSide, StartFrom, Vm, VmDriver},
+    error::{Error, Result},
+    spec::{Accelerator, CdromInterface, CdromSpec, DiskFormat, Firmware, MachineSpec},
+};
 
 /// A driver whose machines boot from a CD what their spec would have loaded directly.
 #[derive(Debug)]
-pub struct BootFromCd<D> {
-    pub driver: D,
-    pub uefi: bool,
+pub struct BootFromCd {
+    driver: Arc<dyn VmDriver>,
+    uefi: bool,
     dir: tempfile::TempDir,
     /// By kernel, initrd and words.
     made: Mutex<HashMap<String, PathBuf>>,
@@ -26,7 +30,7 @@ fn failed(what: impl std::fmt::Display) -> Error {
     Error::HostLacks { what: format!("a CD to boot from: {what}"), hint: "run ci/setup".into() }
 }
 
-fn make_cd(to: &Path, kernel: &Path, initrd: Option<&Path>, words: &str) -> Result<(), Error> {
+fn make_cd(to: &Path, kernel: &Path, initrd: Option<&Path>, words: &str) -> Result<()> {
     let tree = tempfile::tempdir().map_err(failed)?;
     let grub = tree.path().join("boot/grub");
     std::fs::create_dir_all(&grub).map_err(failed)?;
@@ -49,16 +53,16 @@ fn make_cd(to: &Path, kernel: &Path, initrd: Option<&Path>, words: &str) -> Resu
     Ok(())
 }
 
-impl<D: VmDriver> BootFromCd<D> {
-    pub fn new(driver: D, uefi: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { driver, uefi, dir, made: Mutex::default() }
+impl BootFromCd {
+    pub fn new(driver: Arc<dyn VmDriver>, uefi: bool) -> Result<Self> {
+        let dir = tempfile::tempdir().map_err(failed)?;
+        Ok(Self { driver, uefi, dir, made: Mutex::default() })
     }
 
     /// The spec with its kernel on a CD.
-    pub async fn with_cd(&self, spec: &MachineSpec) -> Result<MachineSpec, Error> {
+    pub async fn with_cd(&self, spec: &MachineSpec) -> Result<MachineSpec> {
         let mut spec = spec.clone();
-        spec.accelerator = gilt_vm::Accelerator::Auto;
+        spec.accelerator = Accelerator::Auto;
         let variables = self.dir.path().join("variables.fd");
         let firmware = match self.uefi {
             true => Firmware::Uefi { secure_boot: false, variables },
@@ -95,12 +99,12 @@ impl<D: VmDriver> BootFromCd<D> {
 }
 
 #[async_trait]
-impl<D: VmDriver> VmDriver for BootFromCd<D> {
+impl VmDriver for BootFromCd {
     fn name(&self) -> &'static str {
         self.driver.name()
     }
 
-    async fn capabilities(&self) -> Result<gilt_vm::Capabilities, Error> {
+    async fn capabilities(&self) -> Result<Capabilities> {
         self.driver.capabilities().await
     }
 
@@ -109,24 +113,30 @@ impl<D: VmDriver> VmDriver for BootFromCd<D> {
         spec: &MachineSpec,
         run_dir: &Path,
         from: StartFrom<'_>,
-    ) -> Result<Box<dyn Vm>, Error> {
+    ) -> Result<Box<dyn Vm>> {
         self.driver.start(&self.with_cd(spec).await?, run_dir, from).await
     }
 
-    async fn create_disk(&self, path: &Path, format: DiskFormat, bytes: u64) -> Result<(), Error> {
+    async fn create_disk(&self, path: &Path, format: DiskFormat, bytes: u64) -> Result<()> {
         self.driver.create_disk(path, format, bytes).await
     }
 
-    async fn create_overlay(
-        &self,
-        base: &Path,
-        format: DiskFormat,
-        path: &Path,
-    ) -> Result<(), Error> {
+    async fn create_overlay(&self, base: &Path, format: DiskFormat, path: &Path) -> Result<()> {
         self.driver.create_overlay(base, format, path).await
     }
 
-    async fn flatten(&self, disk: &Path, to: &Path, format: DiskFormat) -> Result<(), Error> {
+    async fn flatten(&self, disk: &Path, to: &Path, format: DiskFormat) -> Result<()> {
         self.driver.flatten(disk, to, format).await
+    }
+    fn disk_format(&self) -> DiskFormat {
+        self.driver.disk_format()
+    }
+
+    async fn host_side(&self) -> Result<HostSide> {
+        self.driver.host_side().await
+    }
+
+    async fn clean_up(&self) -> Result<Vec<String>> {
+        self.driver.clean_up().await
     }
 }
