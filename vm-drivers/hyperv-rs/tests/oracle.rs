@@ -7,7 +7,7 @@ use hyperv_rs::{
     HostPath, Owner, SwitchName, VmId, VmName,
     cmdlet::*,
     host::*,
-    script::{Script, Step},
+    script::{Script, Step, direct::Direct, relay::Relay, transport},
     wmi::*,
 };
 
