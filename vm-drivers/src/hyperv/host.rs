@@ -116,6 +116,18 @@ pub(super) fn refusal(error: &hyperv_rs::Error) -> Option<Refusal> {
     }
 }
 
+fn sha256(local: &Path) -> Result<String> {
+    let mut file = std::fs::File::open(local).map_err(Error::io("open", local))?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match std::io::Read::read(&mut file, &mut buffer).map_err(Error::io("read", local))? {
+            0 => return Ok(hex::encode(hasher.finalize())),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
 impl Host {
     pub(super) fn new(shell: Box<dyn Shell>, address: Address) -> Result<Self> {
         let id = format!("gilt-{}", client_id());
@@ -199,22 +211,17 @@ impl Host {
         self.must(host::remove_file(&self.client, path)).await
     }
 
-    fn digest(&self, local: &Path) -> Result<String> {
+    /// SHA-256 of a file, read once for as long as it does not change.
+    async fn digest(&self, local: &Path) -> Result<String> {
         let metadata = std::fs::metadata(local).map_err(Error::io("look at", local))?;
         let key = (local.to_path_buf(), metadata.len(), metadata.modified().ok());
         if let Some(known) = self.digests.lock().ok().and_then(|all| all.get(&key).cloned()) {
             return Ok(known);
         }
-        let mut file = std::fs::File::open(local).map_err(Error::io("open", local))?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match std::io::Read::read(&mut file, &mut buffer).map_err(Error::io("read", local))? {
-                0 => break,
-                count => hasher.update(&buffer[..count]),
-            }
-        }
-        let digest = hex::encode(hasher.finalize());
+        let path = local.to_path_buf();
+        let digest = tokio::task::spawn_blocking(move || sha256(&path))
+            .await
+            .map_err(|e| Error::io("read", local)(std::io::Error::other(e)))??;
         if let Ok(mut all) = self.digests.lock() {
             all.insert(key, digest.clone());
         }
@@ -237,7 +244,7 @@ impl Host {
             return HostPath::new(&full.to_string_lossy()).map_err(broken);
         }
         self.folders().await?;
-        let digest = tokio::task::block_in_place(|| self.digest(local))?;
+        let digest = self.digest(local).await?;
         let extension = local.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
         let name = format!("{digest}.{}", extension.as_deref().unwrap_or("bin"));
         let path = self.inside(&["media", &name])?;

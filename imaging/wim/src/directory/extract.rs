@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::tree::{ContentId, ContentSource, Name, Node, NodeId, Stream, Tree};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
