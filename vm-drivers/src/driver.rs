@@ -93,6 +93,11 @@ pub trait Vm: Send + Sync + fmt::Debug {
     /// Happenings from now on.
     fn events(&self) -> broadcast::Receiver<VmEvent>;
 
+    /// Whether a reset is told by an event; nobody waits for one otherwise.
+    fn tells_resets(&self) -> bool {
+        true
+    }
+
     /// Tells when the machine has ended; outlives the machine.
     fn exit_watch(&self) -> ExitWatch;
 

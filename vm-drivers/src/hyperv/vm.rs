@@ -294,6 +294,11 @@ impl Vm for HyperVVm {
         self.shared.events.subscribe()
     }
 
+    /// Its state says nothing of a guest that boots anew.
+    fn tells_resets(&self) -> bool {
+        false
+    }
+
     fn exit_watch(&self) -> ExitWatch {
         self.exit.clone()
     }
