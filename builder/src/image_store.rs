@@ -1,6 +1,7 @@
 //! Where the store, its keys and its state are on this host, and what the parts of a WIM are to
 //! the store, which itself knows nothing of WIMs.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +29,10 @@ pub fn options() -> OpenOptions {
     let config = folder("XDG_CONFIG_HOME", ".config").unwrap_or_else(|| PathBuf::from(".gilt"));
     let state = folder("XDG_STATE_HOME", ".local/state");
     let cache = folder("XDG_CACHE_HOME", ".cache").map(|cache| cache.join("store"));
-    OpenOptions::new(&config, state, cache)
+    let mut options = OpenOptions::new(&config, state, cache);
+    options.tighten =
+        Some(Arc::new(|loose| gilt_wim::loose::tighten(loose).map_err(io::Error::other)));
+    options
 }
 
 /// The parts of a WIM; of any other file nothing is known.
@@ -50,6 +54,10 @@ const TABLE: TableLayout = TableLayout { record_len: 50, offset_at: 8, key_at: 3
 /// Where the resources, the metadata and the table of a WIM are.
 pub struct WimSegments {
     segments: Vec<Segment>,
+    compression: Compression,
+    chunk_bytes: u32,
+    /// Bytes of the contents of compressed metadata, by offset in the file.
+    metadata: HashMap<u64, u64>,
 }
 
 /// How the stored bytes of a resource are read: codec in the low byte, then the exponent of the
@@ -68,12 +76,16 @@ impl WimSegments {
     pub fn of(wim: &Wim) -> Self {
         let header = wim.header();
         let mut segments = Vec::new();
+        let mut metadata = HashMap::new();
         for resource in wim.resources() {
             // Contents inside a solid resource have no bytes of their own.
             if resource.is_solid() || resource.stored_bytes == 0 || resource.file != 0 {
                 continue;
             }
             let kind = if resource.is_metadata() {
+                if resource.is_compressed() {
+                    metadata.insert(resource.offset, resource.size_bytes);
+                }
                 Kind::Metadata
             } else {
                 Kind::Resource(ResourceInfo {
@@ -103,13 +115,19 @@ impl WimSegments {
             }
             free
         });
-        Self { segments }
+        let (compression, chunk_bytes) = (header.compression, header.chunk_bytes);
+        Self { segments, compression, chunk_bytes, metadata }
     }
 }
 
 impl Segments for WimSegments {
     fn segments(&self) -> Vec<Segment> {
         self.segments.clone()
+    }
+
+    fn loosen(&self, segment: &Segment, stored: &[u8]) -> Option<Vec<u8>> {
+        let content_bytes = *self.metadata.get(&segment.offset)?;
+        gilt_wim::loose::loosen(stored, content_bytes, self.compression, self.chunk_bytes)
     }
 
     fn content_digest(&self, stored: &[u8], info: &ResourceInfo) -> Option<io::Result<[u8; 32]>> {

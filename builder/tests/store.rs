@@ -93,21 +93,69 @@ fn a_wim_comes_back_bit_for_bit_and_wimlib_accepts_it() {
 }
 
 #[test]
-fn a_solid_wim_and_a_file_that_is_none_come_back_too() {
+fn every_kind_of_wim_comes_back_and_both_verifiers_accept_it() {
     let desk = Desk::new();
     let root = desk.path("tree");
-    tree(&root, 100);
-    let esd = text(&desk.path("one.esd"));
-    tool("wimlib-imagex", &["capture", &text(&root), &esd, "--solid"]);
+    tree(&root, 60);
+    let made = |name: &str, options: &[&str]| {
+        let arguments = [&["capture", &text(&root), &text(&desk.path(name))], options].concat();
+        tool("wimlib-imagex", &arguments);
+    };
+    made("solid.esd", &["--solid"]);
+    made("lzms.wim", &["--compress=LZMS", "--check"]);
+    made("pipable.wim", &["--pipable", "--check"]);
+    made("wide.wim", &["--compress=LZX", "--chunk-size=128K"]);
+    made("two.wim", &["--check"]);
+    tool("wimlib-imagex", &["append", &text(&root), &text(&desk.path("two.wim")), "again"]);
+    for name in ["solid.esd", "lzms.wim", "pipable.wim", "wide.wim", "two.wim"] {
+        desk.ok(&["publish", "any", name]);
+        for out in ["out", "again"] {
+            desk.ok(&["pull", "any", "-o", out]);
+            let same =
+                std::fs::read(desk.path(out)).unwrap() == std::fs::read(desk.path(name)).unwrap();
+            assert!(same, "{name}");
+        }
+        tool("wimlib-imagex", &["verify", &text(&desk.path("out"))]);
+        desk.ok(&["wim", "verify", "out"]);
+    }
+    // A split set is published part by part.
+    std::fs::write(root.join("a.bin"), noise(3_000_000, 1)).unwrap();
+    std::fs::write(root.join("b.bin"), noise(3_000_000, 2)).unwrap();
+    made("whole.wim", &["--check"]);
+    tool(
+        "wimlib-imagex",
+        &["split", &text(&desk.path("whole.wim")), &text(&desk.path("part.swm")), "4"],
+    );
+    for (part, out) in [("part.swm", "out.swm"), ("part2.swm", "out2.swm")] {
+        desk.ok(&["publish", "split", part]);
+        desk.ok(&["pull", "split", "-o", out]);
+        assert!(std::fs::read(desk.path(out)).unwrap() == std::fs::read(desk.path(part)).unwrap());
+    }
+    let reference = format!("--ref={}", text(&desk.path("out2.swm")));
+    tool("wimlib-imagex", &["verify", &text(&desk.path("out.swm")), &reference]);
+    desk.ok(&["wim", "verify", "out.swm", "--ref", "out2.swm"]);
+    desk.ok(&["store", "fsck"]);
+}
+
+/// Bytes that do not compress.
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn a_file_that_is_no_wim_comes_back_too() {
+    let desk = Desk::new();
     std::fs::write(desk.path("plain.bin"), vec![7; 10_000_000]).unwrap();
     std::fs::write(desk.path("broken.wim"), b"MSWIM\0\0\0 and then nothing").unwrap();
-    for file in ["one.esd", "plain.bin"] {
-        desk.ok(&["publish", "any", file]);
-        desk.ok(&["pull", "any", "-o", "out"]);
-        assert!(
-            std::fs::read(desk.path("out")).unwrap() == std::fs::read(desk.path(file)).unwrap()
-        );
-    }
+    desk.ok(&["publish", "any", "plain.bin"]);
+    desk.ok(&["pull", "any", "-o", "out"]);
+    assert!(std::fs::read(desk.path("out")).unwrap() == vec![7; 10_000_000]);
     let (code, said) = desk.refused(&["publish", "any", "broken.wim"]);
     assert_eq!(code, 7, "{said}");
 }
@@ -140,6 +188,45 @@ fn the_next_wim_of_a_tree_adds_what_changed_in_it() {
     assert_eq!(diff["tree"]["folders"][0]["path"], "/Windows/part1");
     let plain = desk.ok(&["diff", "win@1", "win@2", "--files"]);
     assert!(plain.contains("+ /Windows/part1/new.txt"), "{plain}");
+}
+
+#[test]
+fn a_diff_tells_what_changed_in_the_registry() {
+    let desk = Desk::new();
+    let root = desk.path("tree");
+    let config = root.join("Windows/System32/config");
+    std::fs::create_dir_all(&config).unwrap();
+    let hive = |change: &dyn Fn(&mut regf::HiveBuilder)| {
+        let mut hive = regf::HiveBuilder::new_with_name("ROOT").unwrap();
+        hive.create_key("Microsoft\\Windows").unwrap();
+        hive.add_value_string("Microsoft\\Windows", Some("Product"), "eleven").unwrap();
+        change(&mut hive);
+        std::fs::write(config.join("SOFTWARE"), hive.to_bytes().unwrap()).unwrap();
+    };
+    hive(&|hive| {
+        hive.add_value_dword("Microsoft\\Windows", Some("UBR"), 2700).unwrap();
+        hive.create_key("Microsoft\\Old\\Deep").unwrap();
+    });
+    tool("wimlib-imagex", &["capture", &text(&root), &text(&desk.path("one.wim"))]);
+    desk.ok(&["publish", "win", "one.wim"]);
+    hive(&|hive| {
+        hive.add_value_dword("Microsoft\\Windows", Some("UBR"), 2701).unwrap();
+        hive.create_key("Microsoft\\New").unwrap();
+        hive.add_value_string("Microsoft\\New", None, "default").unwrap();
+    });
+    tool("wimlib-imagex", &["capture", &text(&root), &text(&desk.path("two.wim"))]);
+    desk.ok(&["publish", "win", "two.wim"]);
+    let said = desk.ok(&["diff", "win@1", "win@2"]);
+    for line in [
+        "registry /Windows/System32/config/SOFTWARE: 3 differ",
+        "  ~ Microsoft\\Windows UBR: 0xa8c -> 0xa8d",
+        "  - Microsoft\\Old\n",
+        "  + Microsoft\\New\n",
+    ] {
+        assert!(said.contains(line), "{line:?} in {said}");
+    }
+    let json = desk.json(&["diff", "win@1", "win@2"]);
+    assert_eq!(json["tree"]["registry"][0]["entries"].as_array().unwrap().len(), 3);
 }
 
 #[test]

@@ -8,12 +8,16 @@ use std::ops::Range;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    BackoffConfig, ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload, RetryConfig,
+};
 
 use crate::error::{Error, Result};
 
@@ -86,7 +90,18 @@ impl Backend {
             .iter()
             .filter_map(|name| setting(name))
             .any(|endpoint| endpoint.starts_with("http://"));
-        let mut builder = AmazonS3Builder::from_env();
+        // A server that is away is said to be after some seconds, not minutes; a part on a slow line
+        // gets its time.
+        let retry = RetryConfig {
+            backoff: BackoffConfig { max_backoff: Duration::from_secs(4), ..Default::default() },
+            max_retries: 6,
+            retry_timeout: Duration::from_secs(60),
+        };
+        let mut builder = AmazonS3Builder::from_env().with_retry(retry);
+        if setting("AWS_TIMEOUT").is_none() {
+            let timeout = AmazonS3ConfigKey::Client(ClientConfigKey::Timeout);
+            builder = builder.with_config(timeout, "5 minutes");
+        }
         for (name, value) in settings {
             let key: AmazonS3ConfigKey = name.to_ascii_lowercase().parse().map_err(|_| {
                 Error::invalid(format!("S3 setting {name}"), "not one that is known")
@@ -278,7 +293,7 @@ impl Backend {
 impl Backend {
     /// Removes what killed writers left half-written in a folder: files named `KEY#N`, that no
     /// listing shows. Returns their bytes.
-    pub fn sweep(&self, age: std::time::Duration) -> Result<u64> {
+    pub fn sweep(&self, age: Duration) -> Result<u64> {
         match &self.local {
             Some(root) => sweep(root, age).map_err(|error| Error::io("sweeping", root, error)),
             None => Ok(0),
@@ -286,7 +301,7 @@ impl Backend {
     }
 }
 
-fn sweep(folder: &FsPath, age: std::time::Duration) -> std::io::Result<u64> {
+fn sweep(folder: &FsPath, age: Duration) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -141,8 +142,28 @@ impl Blobs {
     }
 
     fn cached(&self, id: &BlobId) -> Option<Bytes> {
-        let bytes = std::fs::read(self.cache_path(&id.digest)?).ok()?;
+        let path = self.cache_path(&id.digest)?;
+        let bytes = std::fs::read(&path).ok()?;
+        // What is used stays: see `prune_cache`.
+        let _ = std::fs::File::options()
+            .append(true)
+            .open(path)
+            .and_then(|file| file.set_modified(std::time::SystemTime::now()));
         (BlobId::of(&bytes) == *id).then(|| bytes.into())
+    }
+
+    /// Removes from the client's cache what nobody used for so long.
+    pub fn prune_cache(&self, age: Duration) {
+        let Some(entries) = self.cache.as_ref().and_then(|cache| std::fs::read_dir(cache).ok())
+        else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let old = entry.metadata().and_then(|meta| meta.modified());
+            if old.is_ok_and(|at| at.elapsed().is_ok_and(|since| since > age)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Fetches a blob and keeps it in the client's cache: for recipes, which the next pull needs

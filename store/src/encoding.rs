@@ -31,6 +31,8 @@ impl Encoding {
     }
 }
 
+/// Memory taken for a blob before any of its bytes are there.
+const FIRST: usize = 64 << 20;
 /// Kept compressed only if that saves at least one part in this many.
 const WORTH: usize = 20;
 
@@ -81,7 +83,8 @@ pub(crate) fn decode(
     let size = usize::try_from(id.size).map_err(|_| corrupt("too large for this host".into()))?;
     // One byte more than expected is enough to know that it is too long.
     let limit = id.size + 1;
-    let mut bytes = Vec::with_capacity(size + 1);
+    // The size is only claimed; more is taken as the bytes come.
+    let mut bytes = Vec::with_capacity((size + 1).min(FIRST));
     let read = match (encoding, base) {
         (Encoding::Raw, _) => {
             bytes.extend_from_slice(stored);
@@ -91,7 +94,8 @@ pub(crate) fn decode(
             .and_then(|decoder| decoder.take(limit).read_to_end(&mut bytes)),
         (Encoding::Delta, Some(base)) => zstd::stream::read::Decoder::with_ref_prefix(stored, base)
             .and_then(|mut decoder| {
-                decoder.window_log_max(31)?;
+                // No more than the patch was made with.
+                decoder.window_log_max(window_log(base.len(), size))?;
                 decoder.take(limit).read_to_end(&mut bytes)
             }),
         (Encoding::Delta, None) => return Err(corrupt("a delta whose base is not known".into())),

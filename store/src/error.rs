@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::channel::GateResult;
+use crate::gates::GateResult;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

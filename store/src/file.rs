@@ -9,17 +9,21 @@ use futures::{Stream, StreamExt};
 use crate::blobs::{self, AtHand, Blobs};
 use crate::digest::BlobId;
 use crate::encoding::Encoding;
+use crate::error::Error;
 use crate::error::Result;
 use crate::index::Location;
 use crate::ingest::Content;
 use crate::pack;
-use crate::recipe::{Kind, Piece, Places, Recipe, Segment};
-use crate::store::Store;
+use crate::recipe::{Kind, Made, Piece, Places, Recipe, Segment};
+use crate::store::{Store, Tighten};
 
-/// Neighbours in a pack are read together up to this.
-const RUN: u64 = 8 << 20;
+/// Neighbours in a pack are read together up to this: far away, where each request costs time, and
+/// near, where what was just read is best still in the processor's cache when it is written.
+const RUN_FAR: u64 = 8 << 20;
+const RUN_NEAR: u64 = 1 << 20;
 /// Reads under way at once.
-const AHEAD: usize = 4;
+const AHEAD_FAR: usize = 4;
+const AHEAD_NEAR: usize = 2;
 
 /// A file of a version, open for reading.
 #[derive(Clone)]
@@ -29,6 +33,7 @@ pub struct StoredFile {
     recipe: Arc<Recipe>,
     pieces: Arc<Vec<Piece>>,
     places: Arc<Places>,
+    tighten: Option<Tighten>,
 }
 
 impl std::fmt::Debug for StoredFile {
@@ -46,6 +51,7 @@ impl Store {
             pieces: Arc::new(recipe.pieces()),
             places: Arc::new(recipe.places()),
             recipe: Arc::new(recipe),
+            tighten: self.options.tighten.clone(),
         })
     }
 
@@ -73,7 +79,8 @@ pub(crate) async fn recipe(blobs: &Blobs, content: &Content) -> Result<Recipe> {
             Ok(recipe)
         }
         None => {
-            let part = crate::recipe::Part { kind: Kind::Other, pieces: vec![content.id()] };
+            let (kind, pieces) = (Kind::Other, vec![content.id()]);
+            let part = crate::recipe::Part { kind, pieces, loose: None };
             Ok(Recipe { size: content.size, parts: vec![part] })
         }
     }
@@ -89,10 +96,10 @@ enum Step {
 impl Step {
     fn range(&self) -> Range<u64> {
         match self {
-            Self::One(piece) => piece.offset..piece.offset + piece.id.size,
+            Self::One(piece) => piece.offset..piece.end(),
             Self::Run(run) => {
                 let start = run.first().map_or(0, |(piece, _)| piece.offset);
-                let end = run.last().map_or(0, |(piece, _)| piece.offset + piece.id.size);
+                let end = run.last().map_or(0, |(piece, _)| piece.end());
                 start..end
             }
         }
@@ -115,7 +122,7 @@ impl StoredFile {
     pub fn segments(&self) -> Vec<Segment> {
         let mut offset = 0;
         let part = |part: &crate::recipe::Part| {
-            let len = part.pieces.iter().map(|piece| piece.size).sum();
+            let len = part.len();
             offset += len;
             Segment { offset: offset - len, len, kind: part.kind }
         };
@@ -135,6 +142,8 @@ impl StoredFile {
         let end = range.end.min(self.content.size);
         let range = range.start.min(end)..end;
         let this = self.clone();
+        let near = self.blobs.backend().is_local();
+        let ahead = if near { AHEAD_NEAR } else { AHEAD_FAR };
         let reading = Arc::new(reading);
         let planned = {
             let (this, reading, range) = (this.clone(), reading.clone(), range.clone());
@@ -156,12 +165,13 @@ impl StoredFile {
                     Ok(bytes.slice(from as usize..to as usize))
                 }
             })
-            .buffered(AHEAD)
+            .buffered(ahead)
     }
 
     async fn plan(&self, range: &Range<u64>, hand: &dyn AtHand) -> Result<Vec<Step>> {
-        let first = self.pieces.partition_point(|p| p.offset + p.id.size <= range.start);
+        let first = self.pieces.partition_point(|p| p.end() <= range.start);
         let last = self.pieces.partition_point(|p| p.offset < range.end);
+        let longest = if self.blobs.backend().is_local() { RUN_NEAR } else { RUN_FAR };
         let mut steps: Vec<Step> = Vec::new();
         for piece in self.pieces.get(first..last).unwrap_or_default() {
             if hand.has(&piece.id) {
@@ -169,7 +179,7 @@ impl StoredFile {
                 continue;
             }
             let location = self.blobs.locate(&piece.id).await?;
-            if location.packed.encoding != Encoding::Raw || piece.table.is_some() {
+            if location.packed.encoding != Encoding::Raw || !piece.as_it_is() {
                 steps.push(Step::One(*piece));
                 continue;
             }
@@ -177,7 +187,7 @@ impl StoredFile {
                 && let (Some((head, _)), Some((_, before))) = (run.first(), run.last())
                 && before.pack == location.pack
                 && before.packed.offset + before.packed.stored == location.packed.offset
-                && piece.offset + piece.id.size - head.offset <= RUN
+                && piece.end() - head.offset <= longest
             {
                 run.push((*piece, location));
             } else {
@@ -222,11 +232,31 @@ impl StoredFile {
 
     /// One piece as it is in the file.
     async fn piece(&self, piece: &Piece, hand: &dyn AtHand) -> Result<Bytes> {
-        let bytes = self.blobs.fetch(&piece.id, hand).await?;
-        let Some(layout) = &piece.table else { return Ok(bytes) };
+        if piece.as_it_is() {
+            return self.blobs.fetch(&piece.id, hand).await;
+        }
+        // The next version's is a delta of this one, and the file does not hold it.
+        let bytes = self.blobs.fetch_kept(&piece.id).await?;
         let mut filled = bytes.to_vec();
-        layout.fill(&mut filled, &self.places);
+        match &piece.made {
+            Made::AsItIs => {}
+            Made::Table(layout) => layout.fill(&mut filled, &self.places),
+            Made::Loose => filled = self.tighten(piece, &filled)?,
+        }
         Ok(filled.into())
+    }
+
+    fn tighten(&self, piece: &Piece, loose: &[u8]) -> Result<Vec<u8>> {
+        let Some(tighten) = &self.tighten else {
+            let why = "it is kept in a form that only a program that knows its format can undo";
+            return Err(Error::refused(format!("reading blob {}", piece.id.digest), why));
+        };
+        let bad = |what: String| Error::corrupt(format!("blob {}", piece.id.digest), what);
+        let bytes = tighten(loose).map_err(|error| bad(error.to_string()))?;
+        if bytes.len() as u64 != piece.len {
+            return Err(bad(format!("gave {} bytes of {}", bytes.len(), piece.len)));
+        }
+        Ok(bytes)
     }
 
     /// Reads and checks every piece of the file; the error says which pack is damaged, and where.

@@ -24,8 +24,10 @@ use crate::pack::{Pack, Packed, put_id};
 
 const MAGIC: &[u8; 8] = b"giltidx1";
 const LEVEL: i32 = 3;
-/// Unpacked bytes of an index object that are read at most.
+/// Unpacked bytes of an index object that are read at most, and at most so many for each byte of
+/// the object: half of an index is digests, which do not shrink.
 const MAX_INDEX: u64 = 4 << 30;
+const MAX_SHRINK: u64 = 32;
 const NO_BASE: u32 = u32::MAX;
 const BLOB_LEN: usize = 40 + 4 + 8 + 8 + 1 + 4;
 
@@ -142,11 +144,7 @@ impl Contents {
                 put_id(&mut out, piece);
             }
         }
-        let mut object = MAGIC.to_vec();
-        // Half of an entry is digests, the other half mostly zeros.
-        let packed = zstd::bulk::compress(&out, LEVEL)
-            .map_err(|error| Error::io("compressing", FOLDER, error))?;
-        object.extend_from_slice(&packed);
+        let object = Index::wrap(&out)?;
         Ok((Digest::of(&object), object.into()))
     }
 
@@ -177,6 +175,16 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    /// An object of these contents.
+    pub fn wrap(contents: &[u8]) -> Result<Vec<u8>> {
+        let mut object = MAGIC.to_vec();
+        // Half of an entry is digests, the other half mostly zeros.
+        let packed = zstd::bulk::compress(contents, LEVEL)
+            .map_err(|error| Error::io("compressing", FOLDER, error))?;
+        object.extend_from_slice(&packed);
+        Ok(object)
+    }
+
     /// Checks the frame; entries are checked when they are read. The caller has checked that the
     /// bytes are those its name says.
     pub fn parse(object: &str, bytes: Bytes) -> Result<Self> {
@@ -184,9 +192,13 @@ impl Index {
             .strip_prefix(MAGIC.as_slice())
             .ok_or_else(|| Error::corrupt_at(object, 0, "does not begin as an index does"))?;
         let mut unpacked = Vec::new();
+        let limit = MAX_INDEX.min((1 << 20) + packed.len() as u64 * MAX_SHRINK);
         zstd::stream::read::Decoder::new(packed)
-            .and_then(|decoder| decoder.take(MAX_INDEX).read_to_end(&mut unpacked))
+            .and_then(|decoder| decoder.take(limit + 1).read_to_end(&mut unpacked))
             .map_err(|error| Error::corrupt_at(object, 8, error.to_string()))?;
+        if unpacked.len() as u64 > limit {
+            return Err(Error::corrupt_at(object, 8, "unpacks to more than an index can"));
+        }
         let bytes = Bytes::from(unpacked);
         let mut cursor = Cursor::new(object, &bytes);
         let mut packs = Vec::new();

@@ -6,11 +6,9 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
@@ -26,71 +24,10 @@ use crate::pack::{self, Pack};
 use crate::recipe::{
     self, Kind, PIECE, Part, Places, Recipe, ResourceInfo, Segment, Segments, WHOLE,
 };
+use crate::source::{Source, Watch};
 
 /// Bytes handed from the reader to the hashers at a time.
-const BATCH: u64 = 8 << 20;
-
-/// Where the bytes of a file come from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    Path(PathBuf),
-    Bytes(Bytes),
-}
-
-impl Source {
-    pub(crate) fn len(&self) -> Result<u64> {
-        match self {
-            Self::Path(path) => std::fs::metadata(path)
-                .map(|meta| meta.len())
-                .map_err(|error| Error::io("reading", path, error)),
-            Self::Bytes(bytes) => Ok(bytes.len() as u64),
-        }
-    }
-
-    fn open(&self) -> Result<Box<dyn Read + Send>> {
-        match self {
-            Self::Path(path) => {
-                let file = File::open(path).map_err(|error| Error::io("opening", path, error))?;
-                Ok(Box::new(file))
-            }
-            Self::Bytes(bytes) => Ok(Box::new(std::io::Cursor::new(bytes.clone()))),
-        }
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Path(path) => path,
-            Self::Bytes(_) => Path::new("bytes in memory"),
-        }
-    }
-}
-
-/// Asked for by the caller while work goes on.
-#[derive(Clone, Default)]
-pub struct Watch {
-    /// Told how many bytes more are done.
-    pub progress: Option<Arc<dyn Fn(u64) + Send + Sync>>,
-    /// Set from outside to stop; what is stored by then is used by the next try.
-    pub cancel: Option<Arc<AtomicBool>>,
-}
-
-impl Watch {
-    pub(crate) fn step(&self, bytes: u64) -> Result<()> {
-        if self.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
-            return Err(Error::Cancelled);
-        }
-        if let Some(progress) = &self.progress {
-            progress(bytes);
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for Watch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watch").finish_non_exhaustive()
-    }
-}
+const BATCH: u64 = 2 << 20;
 
 /// A file as it is in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -274,6 +211,7 @@ impl Ingest {
     ) -> Result<Part> {
         let like = maker.like(&segment.kind);
         let mut pieces = Vec::new();
+        let mut loose = None;
         let mut all_known = true;
         let mut held: Vec<Bytes> = Vec::new();
         for (n, range) in recipe::cut(segment).enumerate() {
@@ -284,6 +222,13 @@ impl Ingest {
                 if layout.strip(&mut stripped, &maker.places) {
                     bytes = stripped.into();
                 }
+            }
+            if segment.kind == Kind::Metadata
+                && bytes.len() as u64 == segment.len
+                && let Some(form) = maker.segments.loosen(segment, &bytes)
+            {
+                loose = Some(segment.len);
+                bytes = form.into();
             }
             let id = BlobId::of(&bytes);
             let known = self.is_known(&id)?;
@@ -311,7 +256,7 @@ impl Ingest {
         {
             self.record(info, &pieces, &held, maker.segments)?;
         }
-        Ok(Part { kind: segment.kind, pieces })
+        Ok(Part { kind: segment.kind, pieces, loose })
     }
 
     /// Notes a new resource; refuses it if its SHA-1 belongs to other contents.

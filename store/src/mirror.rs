@@ -17,11 +17,11 @@ use crate::error::{Error, Result};
 use crate::file;
 use crate::guard::{self, Pinned};
 use crate::index::Contents;
-use crate::ingest::Watch;
 use crate::life::{self, State};
 use crate::manifest;
 use crate::pack::Builder;
 use crate::policy;
+use crate::source::Watch;
 use crate::store::{OpenOptions, Store};
 
 #[derive(Clone, Debug, Default)]

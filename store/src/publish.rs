@@ -18,13 +18,14 @@ use crate::digest::Digest;
 use crate::dsse;
 use crate::error::{Error, Result};
 use crate::guard::{self, Pinned};
-use crate::ingest::{Base, Content, Done, Ingest, Source, Watch};
+use crate::ingest::{Base, Content, Done, Ingest};
 use crate::log::pause;
 use crate::manifest::{self, Manifest, ManifestFields, Stored};
 use crate::name::{self, LATEST};
 use crate::pack::{self, Pack};
 use crate::policy::Role;
 use crate::recipe::{Opaque, Recipe, Segments};
+use crate::source::{Source, Watch};
 use crate::store::Store;
 
 /// Newest versions that are looked at for one that says the same.

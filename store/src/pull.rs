@@ -12,6 +12,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -22,13 +23,18 @@ use crate::blobs::AtHand;
 use crate::digest::{BlobId, Digest};
 use crate::error::{Error, Result};
 use crate::file::{self, Reading, StoredFile};
-use crate::ingest::{Content, Watch};
+use crate::ingest::Content;
 use crate::life::State;
 use crate::name::Reference;
+use crate::source::Watch;
 use crate::store::Store;
 
 /// Bytes handed to the writer at a time, at least.
-const TOGETHER: usize = 4 << 20;
+const TOGETHER: usize = 512 << 10;
+/// Bytes after which the disk is told to begin, so that little is left to wait for at the end.
+const SYNC_EVERY: usize = 32 << 20;
+/// What the client's cache holds of a store far away is kept for so long after its last use.
+const CACHED: Duration = Duration::from_secs(60 * 24 * 3600);
 /// Pulled files whose pieces are looked at for the next pull.
 const SEEDS: usize = 8;
 
@@ -59,12 +65,28 @@ pub struct Pulled {
     pub deprecated: Option<String>,
 }
 
-/// A file pulled before, and what it is made of.
+/// A file pulled before, what it is made of, and what it can be verified with.
 #[derive(Serialize, Deserialize)]
-struct Record {
-    path: PathBuf,
-    content: Content,
-    at: jiff::Timestamp,
+pub(crate) struct Record {
+    pub path: PathBuf,
+    pub content: Content,
+    pub at: jiff::Timestamp,
+    pub image: String,
+    pub version: u64,
+    /// The signed manifest, as it is stored, and the key that signed it, as PEM.
+    pub manifest: String,
+    pub key: String,
+}
+
+/// What a client remembers of the files it pulled from a store.
+pub(crate) fn records_of(cache: &Path, store: &str) -> Vec<Record> {
+    let Ok(entries) = std::fs::read_dir(cache.join("pulled").join(store)) else {
+        return Vec::new();
+    };
+    let record = |entry: std::io::Result<std::fs::DirEntry>| {
+        serde_json::from_slice(&std::fs::read(entry.ok()?.path()).ok()?).ok()
+    };
+    entries.filter_map(record).collect()
 }
 
 impl Store {
@@ -88,7 +110,7 @@ impl Store {
         let file = self.file(&content).await?;
         let seeds = self.seeds(&request.to).await;
         let reused = fetch(&file, &request.to, seeds, &request.watch).await?;
-        self.remember_pull(&request.to, content);
+        self.remember_pull(&request.to, content, image, version).await;
         Ok(Pulled {
             image: image.clone(),
             version,
@@ -100,19 +122,29 @@ impl Store {
         })
     }
 
-    fn records(&self) -> Option<PathBuf> {
-        // A local store is as near as any file of the client.
-        let cache = self.options.cache.as_ref().filter(|_| !self.backend.is_local())?;
-        Some(cache.join("pulled").join(self.id()))
+    /// The client's cache. A local store is as near as any file of the client.
+    fn far_cache(&self) -> Option<&PathBuf> {
+        self.options.cache.as_ref().filter(|_| !self.backend.is_local())
     }
 
-    fn remember_pull(&self, to: &Path, content: Content) {
-        let Some(folder) = self.records() else { return };
+    async fn remember_pull(&self, to: &Path, content: Content, image: &str, version: u64) {
+        let Some(cache) = self.far_cache() else { return };
+        self.blobs.prune_cache(CACHED);
+        let folder = cache.join("pulled").join(self.id());
+        let signed = async {
+            let signed = self.signed_manifest(image, version).await?;
+            let object = crate::manifest::key(image, version);
+            let key = crate::dsse::open(&object, &signed)?.key_id;
+            let key = self.policy().key(&object, &key)?.public_pem()?;
+            Ok::<_, Error>((String::from_utf8_lossy(&signed).into_owned(), key))
+        };
+        let (manifest, key) = signed.await.unwrap_or_default();
         let remember = || -> std::io::Result<()> {
             let path = std::path::absolute(to)?;
             std::fs::create_dir_all(&folder)?;
             let name = Digest::of(path.as_os_str().as_encoded_bytes()).hex();
-            let record = Record { path, content, at: self.now() };
+            let (image, at) = (image.to_owned(), self.now());
+            let record = Record { path, content, at, image, version, manifest, key };
             let mut file = tempfile::NamedTempFile::new_in(&folder)?;
             serde_json::to_writer(&mut file, &record)?;
             file.persist(folder.join(name))?;
@@ -126,14 +158,9 @@ impl Store {
     /// Pieces of files pulled before that are still there.
     async fn seeds(&self, to: &Path) -> Seeds {
         let mut seeds = Seeds::default();
-        let Some(folder) = self.records() else { return seeds };
-        let Ok(entries) = std::fs::read_dir(folder) else { return seeds };
+        let Some(cache) = self.far_cache() else { return seeds };
         let to = std::path::absolute(to).ok();
-        let mut records: Vec<Record> = entries
-            .filter_map(|entry| {
-                serde_json::from_slice(&std::fs::read(entry.ok()?.path()).ok()?).ok()
-            })
-            .collect();
+        let mut records = records_of(cache, self.id());
         records.sort_by_key(|record| {
             (Some(&record.path) != to.as_ref(), std::cmp::Reverse(record.at))
         });
@@ -151,7 +178,7 @@ impl Store {
             let number = seeds.files.len();
             seeds.files.push(std::sync::Mutex::new(file));
             // A table in a file has its offsets filled in; the blob has not.
-            for piece in recipe.pieces().iter().filter(|piece| piece.table.is_none()) {
+            for piece in recipe.pieces().iter().filter(|piece| piece.as_it_is()) {
                 seeds.places.entry(piece.id).or_insert((number, piece.offset));
             }
         }
@@ -197,7 +224,7 @@ async fn fetch(file: &StoredFile, to: &Path, seeds: Seeds, watch: &Watch) -> Res
     let part = to.with_file_name(part_name);
     let (output, hasher, from) = resume(file, &part)?;
 
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(2);
     let part_path = part.clone();
     let writer = tokio::task::spawn_blocking(move || write(output, &part_path, hasher, receiver));
     let seeds = Arc::new(seeds);
@@ -211,12 +238,17 @@ async fn fetch(file: &StoredFile, to: &Path, seeds: Seeds, watch: &Watch) -> Res
         match step {
             // A send fails only when the writer has ended; then its error says why.
             Ok(bytes) => {
-                small.extend_from_slice(&bytes);
-                if small.len() >= TOGETHER {
-                    let chunk = std::mem::take(&mut small);
-                    if sender.send(chunk.into()).await.is_err() {
-                        break;
+                let chunk = if small.is_empty() && bytes.len() >= TOGETHER {
+                    bytes
+                } else {
+                    small.extend_from_slice(&bytes);
+                    if small.len() < TOGETHER {
+                        continue;
                     }
+                    std::mem::take(&mut small).into()
+                };
+                if sender.send(chunk).await.is_err() {
+                    break;
                 }
             }
             Err(error) => {
@@ -271,7 +303,7 @@ fn resume(file: &StoredFile, part: &Path) -> Result<(File, Sha256, u64)> {
         for piece in file.pieces() {
             bytes.clear();
             reader.by_ref().take(piece.id.size).read_to_end(&mut bytes).map_err(io)?;
-            if piece.table.is_some() || BlobId::of(&bytes) != piece.id {
+            if !piece.as_it_is() || BlobId::of(&bytes) != piece.id {
                 break;
             }
             hasher.update(&bytes);
@@ -283,7 +315,7 @@ fn resume(file: &StoredFile, part: &Path) -> Result<(File, Sha256, u64)> {
     Ok((output, hasher, from))
 }
 
-/// Writes and hashes side by side.
+/// Writes, hashes and syncs side by side.
 fn write(
     mut output: File,
     path: &Path,
@@ -291,7 +323,7 @@ fn write(
     mut chunks: tokio::sync::mpsc::Receiver<Bytes>,
 ) -> Result<Digest> {
     std::thread::scope(|scope| {
-        let (to_hash, hashed) = sync_channel::<Bytes>(4);
+        let (to_hash, hashed) = sync_channel::<Bytes>(2);
         let hashing = scope.spawn(move || {
             for chunk in hashed {
                 hasher.update(&chunk);
@@ -299,13 +331,26 @@ fn write(
             Digest(hasher.finalize().into())
         });
         let io = |error| Error::io("writing", path, error);
+        let (to_sync, synced) = sync_channel::<()>(1);
+        let early = output.try_clone().map_err(io)?;
+        scope.spawn(move || {
+            for () in synced {
+                // What fails here fails again at the end, and is reported then.
+                let _ = early.sync_data();
+            }
+        });
+        let mut unsynced = 0;
         while let Some(chunk) = chunks.blocking_recv() {
             // The hasher lives as long as this thread sends.
             let _ = to_hash.send(chunk.clone());
             output.write_all(&chunk).map_err(io)?;
+            unsynced += chunk.len();
+            if unsynced >= SYNC_EVERY && to_sync.try_send(()).is_ok() {
+                unsynced = 0;
+            }
         }
+        drop((to_sync, to_hash));
         output.sync_all().map_err(io)?;
-        drop(to_hash);
         hashing.join().map_err(|_| io(std::io::Error::other("the hashing thread died")))
     })
 }

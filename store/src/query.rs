@@ -219,7 +219,7 @@ impl Store {
             .pieces()
             .iter()
             .filter(|piece| held.contains(&piece.id))
-            .map(|piece| piece.id.size)
+            .map(|piece| piece.len)
             .sum();
         let facts = |m: &Manifest| {
             let os = &m.fields.os;

@@ -5,12 +5,17 @@
 //! segment:  kind u8 (0 other, 1 resource, 2 metadata, 3 table)
 //!           resource: sha1 20, content size u64, form u32
 //!           table:    record u16, offset at u16, key at u16
+//!           loose (4): metadata kept in its loose form: bytes of the file u64
 //!           pieces u32, then ids of 40
 //! ```
 //! A *table* is a list of fixed-size records that say at which offset of this same file each
 //! resource is. All offsets shift when one resource grows, so they are left out of what is stored
 //! and filled in again from the recipe itself: then a table differs from the one of the version
 //! before only where the records do.
+//!
+//! Metadata that comes compressed changes all over when a little changes in it. Who knows the format
+//! may give a *loose form* of it ([`Segments::loosen`]) that changes only a little; that is what is
+//! stored then, and made into the bytes of the file again on the way out.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -66,6 +71,13 @@ pub struct TableLayout {
 pub trait Segments: Send + Sync {
     /// The segments of the file, in the order of their offsets.
     fn segments(&self) -> Vec<Segment>;
+
+    /// Bytes of a metadata segment in another form, which differs little where contents differ little.
+    /// [`crate::OpenOptions::tighten`] must give back exactly `stored`. `None`: kept as it is.
+    fn loosen(&self, segment: &Segment, stored: &[u8]) -> Option<Vec<u8>> {
+        let _ = (segment, stored);
+        None
+    }
 
     /// SHA-256 of the contents of a resource, from its stored bytes; asked only when two
     /// different stored forms claim one SHA-1. `None`: this format cannot tell.
@@ -148,6 +160,15 @@ pub(crate) fn cut(segment: &Segment) -> impl Iterator<Item = Range<u64>> + use<>
 pub(crate) struct Part {
     pub kind: Kind,
     pub pieces: Vec<BlobId>,
+    /// Bytes of the file, where the one piece is a loose form of them.
+    pub loose: Option<u64>,
+}
+
+impl Part {
+    /// Bytes of the file.
+    pub fn len(&self) -> u64 {
+        self.loose.unwrap_or_else(|| self.pieces.iter().map(|piece| piece.size).sum())
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,7 +184,29 @@ pub(crate) struct Piece {
     pub id: BlobId,
     /// From the start of the file.
     pub offset: u64,
-    pub table: Option<TableLayout>,
+    /// Bytes of the file.
+    pub len: u64,
+    pub made: Made,
+}
+
+/// How the bytes of the file come from the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    AsItIs,
+    /// Offsets are filled in.
+    Table(TableLayout),
+    /// The blob is a loose form.
+    Loose,
+}
+
+impl Piece {
+    pub fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+
+    pub fn as_it_is(&self) -> bool {
+        self.made == Made::AsItIs
+    }
 }
 
 impl Recipe {
@@ -181,7 +224,13 @@ impl Recipe {
                     out.extend_from_slice(&info.content_size.to_le_bytes());
                     out.extend_from_slice(&info.form.to_le_bytes());
                 }
-                Kind::Metadata => out.push(2),
+                Kind::Metadata => match part.loose {
+                    None => out.push(2),
+                    Some(len) => {
+                        out.push(4);
+                        out.extend_from_slice(&len.to_le_bytes());
+                    }
+                },
                 Kind::Table(layout) => {
                     out.push(3);
                     for field in [layout.record_len, layout.offset_at, layout.key_at] {
@@ -208,6 +257,7 @@ impl Recipe {
         let mut sum = 0u64;
         for _ in 0..count {
             let at = cursor.at();
+            let mut loose = None;
             let kind = match cursor.u8()? {
                 0 => Kind::Other,
                 1 => Kind::Resource(ResourceInfo {
@@ -221,6 +271,10 @@ impl Recipe {
                     offset_at: cursor.u16()?,
                     key_at: cursor.u16()?,
                 }),
+                4 => {
+                    loose = Some(cursor.u64()?);
+                    Kind::Metadata
+                }
                 n => {
                     return Err(Error::corrupt_at(
                         object,
@@ -229,15 +283,19 @@ impl Recipe {
                     ));
                 }
             };
+            let more = || Error::corrupt_at(object, at, "more bytes than can be");
             let mut pieces = Vec::new();
+            let mut len = 0u64;
             for _ in 0..cursor.count(40)? {
                 let piece = cursor.blob_id()?;
-                sum = sum
-                    .checked_add(piece.size)
-                    .ok_or_else(|| Error::corrupt_at(object, at, "more bytes than can be"))?;
+                len = len.checked_add(piece.size).ok_or_else(more)?;
                 pieces.push(piece);
             }
-            parts.push(Part { kind, pieces });
+            if loose.is_some() && pieces.len() != 1 {
+                return Err(Error::corrupt_at(object, at, "a loose form of several pieces"));
+            }
+            sum = sum.checked_add(loose.unwrap_or(len)).ok_or_else(more)?;
+            parts.push(Part { kind, pieces, loose });
         }
         cursor.finish()?;
         if sum != size {
@@ -252,10 +310,15 @@ impl Recipe {
         let mut offset = 0;
         let mut pieces = Vec::new();
         for part in &self.parts {
-            let table = if let Kind::Table(layout) = part.kind { Some(layout) } else { None };
+            let made = match (part.kind, part.loose) {
+                (_, Some(_)) => Made::Loose,
+                (Kind::Table(layout), None) => Made::Table(layout),
+                _ => Made::AsItIs,
+            };
             for &id in &part.pieces {
-                pieces.push(Piece { id, offset, table });
-                offset += id.size;
+                let len = part.loose.unwrap_or(id.size);
+                pieces.push(Piece { id, offset, len, made });
+                offset += len;
             }
         }
         pieces
@@ -269,7 +332,7 @@ impl Recipe {
             if let Kind::Resource(info) = &part.kind {
                 places.entry(info.sha1).or_insert(offset);
             }
-            offset += part.pieces.iter().map(|piece| piece.size).sum::<u64>();
+            offset += part.len();
         }
         places
     }
@@ -389,13 +452,14 @@ mod tests {
     fn a_recipe_is_read_as_it_was_written_and_damage_is_refused() {
         let id = |n: u8| BlobId::of(&vec![n; usize::from(n)]);
         let info = ResourceInfo { sha1: [9; 20], content_size: 77, form: 3 };
-        let part = |kind, pieces| Part { kind, pieces };
+        let part = |kind, pieces| Part { kind, pieces, loose: None };
         let recipe = Recipe {
-            size: 10,
+            size: 110,
             parts: vec![
                 part(Kind::Other, vec![id(1)]),
                 part(Kind::Resource(info), vec![id(2), id(3)]),
                 part(Kind::Table(LAYOUT), vec![id(4)]),
+                Part { kind: Kind::Metadata, pieces: vec![id(5)], loose: Some(100) },
             ],
         };
         let bytes = recipe.encode();

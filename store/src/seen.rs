@@ -104,6 +104,14 @@ pub(crate) fn check_identity(state: Option<&Path>, url: &str, found: &Identity) 
     Ok(())
 }
 
+/// The id of the store this client last met at an address.
+pub(crate) fn known_store(state: &Path, url: &str) -> Option<String> {
+    let text = std::fs::read_to_string(location(state, url)).ok()?;
+    let id = text.split(' ').next()?;
+    // It becomes the name of a folder.
+    uuid::Uuid::parse_str(id).ok().map(|id| id.to_string())
+}
+
 /// For a store this client has just made, and for an operator who knows why it changed.
 pub(crate) fn remember_identity(state: Option<&Path>, url: &str, identity: &Identity) {
     let Some(state) = state else { return };

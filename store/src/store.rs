@@ -22,6 +22,9 @@ const MIRROR: &str = "mirror.json";
 /// Tells the time; tests give their own.
 pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
 
+/// Undoes [`crate::Segments::loosen`]. Given any bytes; those that are no loose form are an error.
+pub type Tighten = Arc<dyn Fn(&[u8]) -> std::io::Result<Vec<u8>> + Send + Sync>;
+
 type Wrap = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync>;
 
 /// How to open a store.
@@ -42,6 +45,9 @@ pub struct OpenOptions {
     pub clock: Clock,
     /// Settings of S3 by the names of their `AWS_` variables; they come before the environment.
     pub s3: Vec<(String, String)>,
+    /// Gives metadata that was published in a loose form its bytes back. None: files that have such
+    /// cannot be read.
+    pub tighten: Option<Tighten>,
     /// Puts something between the store and its backend; for tests.
     pub wrap: Option<Wrap>,
 }
@@ -58,6 +64,7 @@ impl OpenOptions {
             durable: true,
             clock: Arc::new(jiff::Timestamp::now),
             s3: Vec::new(),
+            tighten: None,
             wrap: None,
         }
     }

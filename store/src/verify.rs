@@ -2,7 +2,7 @@
 //! and a public key.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,12 +12,14 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::Digest;
 use crate::dsse;
 use crate::error::{Error, Result};
-use crate::ingest::Watch;
 use crate::keys;
 use crate::life::State;
 use crate::manifest::{self, Manifest, Stored};
-use crate::name::Reference;
-use crate::store::Store;
+use crate::name::{Pick, Reference};
+use crate::pull;
+use crate::seen;
+use crate::source::Watch;
+use crate::store::{OpenOptions, Store};
 
 /// What was checked and found right.
 #[derive(Clone, Debug, Serialize)]
@@ -73,6 +75,33 @@ impl Store {
     pub async fn signed_manifest(&self, image: &str, version: u64) -> Result<Bytes> {
         self.manifest(image, version).await?;
         self.backend.get(&manifest::key(image, version)).await
+    }
+}
+
+impl Store {
+    /// Checks the file this client pulled of a version, with no store at hand: against the manifest
+    /// that came with it and the key that was trusted then. `None`: it was not pulled to here from
+    /// that store, or the file is gone. Cannot know whether the version was revoked since.
+    pub fn verify_pulled(
+        url: &str,
+        options: &OpenOptions,
+        reference: &Reference,
+        watch: &Watch,
+    ) -> Result<Option<(PathBuf, Manifest)>> {
+        let (Some(state), Some(cache)) = (&options.state, &options.cache) else { return Ok(None) };
+        let Pick::Version(version) = reference.pick else { return Ok(None) };
+        let Some(id) = seen::known_store(state, url) else { return Ok(None) };
+        let record = pull::records_of(cache, &id).into_iter().find(|record| {
+            record.image == reference.image && record.version == version && record.path.exists()
+        });
+        let Some(record) = record else { return Ok(None) };
+        let manifest = verify_file(record.manifest.as_bytes(), &record.key, &record.path, watch)?;
+        if (&manifest.store, &manifest.image, manifest.version) != (&id, &reference.image, version)
+        {
+            let what = format!("is of {}@{}", manifest.image, manifest.version);
+            return Err(Error::corrupt(record.path.display().to_string(), what));
+        }
+        Ok(Some((record.path, manifest)))
     }
 }
 

@@ -14,7 +14,9 @@ use gilt_store::*;
 
 fn with_fuse(mut options: OpenOptions, fuse: &Fuse) -> OpenOptions {
     let fuse = fuse.clone();
-    options.wrap = Some(Arc::new(move |inner| Arc::new(Faulty { inner, fuse: fuse.clone() })));
+    options.wrap = Some(Arc::new(move |inner| {
+        Arc::new(Faulty { inner, fuse: fuse.clone(), reads: Arc::default() })
+    }));
     options
 }
 
@@ -163,6 +165,30 @@ async fn a_write_refused_at_any_point_leaves_a_whole_store() {
         }
     }
     assert_eq!(home.store().await.versions("a").await.unwrap(), [1, 2]);
+}
+
+#[tokio::test]
+async fn what_was_pulled_is_verified_while_the_server_is_away() {
+    let home = Home::new();
+    let (server, to) = (servers::moto(), home.path().join("out.wim"));
+    let url = server.bucket("away");
+    let options = server.client(&home, "main");
+    let store = Store::init(&url, options.clone()).await.unwrap();
+    store.publish(Container::new(1, 10, 20_000).request("a")).await.unwrap();
+    pull(&store, "a@1", &to).await.unwrap();
+    drop(server);
+    let gone = Store::open(&url, options.clone()).await.unwrap_err();
+    assert!(matches!(gone, Error::Backend { .. }), "{gone}");
+    let verify = |name: &str| {
+        Store::verify_pulled(&url, &options, &name.parse().unwrap(), &Watch::default())
+    };
+    let (path, manifest) = verify("a@1").unwrap().unwrap();
+    assert_eq!((path, manifest.version), (to.clone(), 1));
+    assert!(verify("a@2").unwrap().is_none());
+    let mut bytes = std::fs::read(&to).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&to, bytes).unwrap();
+    assert!(matches!(verify("a@1").unwrap_err(), Error::Corrupt { .. }));
 }
 
 #[tokio::test]

@@ -139,11 +139,12 @@ async fn eight_writers_on_s3_lose_nothing() {
 
 /// Kills commands at random moments; after each, the store is whole, and the same command run
 /// again succeeds.
-async fn kill_at_random(points: usize, seed: u64) {
-    let home = Home::new();
-    let url = home.store_path();
-    let url = url.to_str().unwrap();
-    let store = home.store().await;
+async fn kill_at_random(home: &Home, url: &str, settings: &Settings, points: usize, seed: u64) {
+    let open = async || {
+        let options = OpenOptions { s3: settings.to_vec(), ..home.client("main") };
+        Store::open(url, options).await.unwrap()
+    };
+    let store = open().await;
     store
         .change_policy(|policy| {
             policy.grace_seconds = 0;
@@ -156,14 +157,14 @@ async fn kill_at_random(points: usize, seed: u64) {
     let mut typical = [Duration::ZERO; 4];
     for number in 0..4u64 {
         let started = Instant::now();
-        finish(spawn("step", url, home.path(), 1000 + number, &[]));
+        finish(spawn("step", url, home.path(), 1000 + number, settings));
         typical[number as usize] = started.elapsed();
     }
     let random = noise(seed, points * 8);
     let mut killed = 0;
     for point in 0..points {
         let number = 2000 + point as u64;
-        let mut child = spawn("step", url, home.path(), number, &[]);
+        let mut child = spawn("step", url, home.path(), number, settings);
         let part = u64::from_le_bytes(random[point * 8..point * 8 + 8].try_into().unwrap()) % 1000;
         let whole = typical[(number % 4) as usize].as_micros() as u64;
         std::thread::sleep(Duration::from_micros(whole * part / 1000));
@@ -174,31 +175,56 @@ async fn kill_at_random(points: usize, seed: u64) {
         child.wait().unwrap();
         // References and signatures after every kill; all the data now and then.
         let options = FsckOptions { skip_data: point % 10 != 9, ..FsckOptions::default() };
-        let report = home.store().await.fsck(&options).await.unwrap();
+        let report = open().await.fsck(&options).await.unwrap();
         assert!(report.is_clean(), "after kill {point} of command {number}: {report:#?}");
-        finish(spawn("step", url, home.path(), number, &[]));
+        finish(spawn("step", url, home.path(), number, settings));
     }
-    let report = home.store().await.fsck(&FsckOptions::default()).await.unwrap();
+    let report = open().await.fsck(&FsckOptions::default()).await.unwrap();
     assert!(report.is_clean(), "{report:#?}");
     assert!(killed * 2 > points, "only {killed} of {points} were still running when killed");
-    let store = home.store().await;
+    let store = open().await;
     for row in store.list("a", usize::MAX).await.unwrap() {
         if row.state.is_good() {
             pull(&store, &format!("a@{}", row.version), &home.path().join("out")).await.unwrap();
         }
     }
-    eprintln!("{killed} of {points} killed while running");
+    eprintln!("{killed} of {points} killed while running; each left a whole store");
+}
+
+async fn kill_on_a_folder(points: usize, seed: u64) {
+    let home = Home::new();
+    let url = home.store_path();
+    kill_at_random(&home, url.to_str().unwrap(), &[], points, seed).await;
+}
+
+async fn kill_on_s3(points: usize, seed: u64) {
+    let server = servers::moto();
+    let home = Home::new();
+    let url = server.bucket("kills");
+    Store::init(&url, server.client(&home, "main")).await.unwrap();
+    kill_at_random(&home, &url, &server.settings(), points, seed).await;
 }
 
 #[tokio::test]
 async fn a_killed_command_leaves_a_whole_store_and_succeeds_when_run_again() {
-    kill_at_random(16, 1).await;
+    kill_on_a_folder(16, 1).await;
 }
 
 #[tokio::test]
 #[ignore = "long: 200 kills; run by ci/bench-store"]
 async fn two_hundred_kills() {
-    kill_at_random(200, 7).await;
+    kill_on_a_folder(200, 7).await;
+}
+
+#[tokio::test]
+async fn a_killed_command_on_s3_leaves_a_whole_store_too() {
+    kill_on_s3(4, 2).await;
+}
+
+#[tokio::test]
+#[ignore = "long: 40 kills on S3; run by ci/bench-store"]
+async fn forty_kills_on_s3() {
+    kill_on_s3(40, 9).await;
 }
 
 /// A disk that is full: a tmpfs in a mount namespace of its own.

@@ -43,6 +43,95 @@ async fn the_next_version_costs_only_what_is_new_in_it() {
     assert_eq!(std::fs::read(&to).unwrap(), container.build().0);
 }
 
+/// Metadata of which each byte depends on all before it, as compressed metadata does.
+fn chained(plain: &[u8]) -> Vec<u8> {
+    let mut last = 0u8;
+    plain
+        .iter()
+        .map(|&byte| {
+            last = last.wrapping_mul(31).wrapping_add(byte);
+            last
+        })
+        .collect()
+}
+
+fn unchained(bytes: &[u8]) -> Vec<u8> {
+    let before = std::iter::once(&0).chain(bytes);
+    bytes
+        .iter()
+        .zip(before)
+        .map(|(&byte, &last)| byte.wrapping_sub(last.wrapping_mul(31)))
+        .collect()
+}
+
+struct Loosened(Vec<Segment>);
+
+impl Segments for Loosened {
+    fn segments(&self) -> Vec<Segment> {
+        self.0.clone()
+    }
+
+    fn loosen(&self, segment: &Segment, stored: &[u8]) -> Option<Vec<u8>> {
+        assert_eq!((segment.kind, segment.len), (Kind::Metadata, stored.len() as u64));
+        // A loose form need not have the length of what it stands for.
+        Some([b"loose", &unchained(stored)[..]].concat())
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_changes_all_over_costs_what_its_loose_form_changes() {
+    let home = Home::new();
+    let with_tighten = |name: &str| {
+        let mut options = home.client(name);
+        options.tighten = Some(std::sync::Arc::new(|loose| match loose.strip_prefix(b"loose") {
+            Some(plain) => Ok(chained(plain)),
+            None => Err(std::io::Error::other("not loose")),
+        }));
+        options
+    };
+    let path = home.store_path();
+    let path = path.to_str().unwrap();
+    let store = Store::open(path, with_tighten("main")).await.unwrap();
+    let plain = noise(4, 300_000);
+    let mut files = Vec::new();
+    for change in 0..3u8 {
+        let mut container = Container::new(1, 20, 20_000);
+        let mut plain = plain.clone();
+        plain[10] ^= change;
+        container.metadata = chained(&plain);
+        let (bytes, segments) = container.build();
+        let mut request = container.request("win");
+        request.segments = Box::new(Loosened(segments));
+        let before = size_of(&home.store_path());
+        store.publish(request).await.unwrap();
+        let grown = size_of(&home.store_path()) - before;
+        assert!(change == 0 || grown < 10_000, "version {change} took {grown} bytes");
+        files.push(bytes);
+    }
+    let to = home.path().join("out");
+    for (n, bytes) in files.iter().enumerate() {
+        pull(&store, &format!("win@{}", n + 1), &to).await.unwrap();
+        assert!(std::fs::read(&to).unwrap() == *bytes);
+    }
+    // Any range, also one that begins within the metadata.
+    let (manifest, _) = store.manifest("win", 2).await.unwrap();
+    let file = store.file(&manifest.file.content).await.unwrap();
+    let len = files[1].len() as u64;
+    for range in [len - 200_000..len - 100_000, 0..len, len - 400_000..len - 1] {
+        let mut got = Vec::new();
+        let mut stream = std::pin::pin!(file.stream(range.clone()));
+        while let Some(bytes) = futures::StreamExt::next(&mut stream).await {
+            got.extend_from_slice(&bytes.unwrap());
+        }
+        assert!(got == files[1][range.start as usize..range.end as usize]);
+    }
+    assert!(store.fsck(&FsckOptions::default()).await.unwrap().is_clean());
+    // A program that does not know the form says so.
+    let other = Store::open(path, home.client("other")).await.unwrap();
+    let refused = pull(&other, "win@2", &to).await.unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+}
+
 #[tokio::test]
 async fn one_resource_is_stored_once_for_all_images() {
     let home = Home::new();

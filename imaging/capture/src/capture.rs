@@ -7,7 +7,7 @@ use crate::inventory::{Inventory, inventory};
 use crate::lookup::TreeView;
 use crate::partition::{FoundVolume, PartitionChoice, find_volume};
 use crate::volume::FileSystem;
-use crate::windows::image_properties;
+use crate::windows::describe_windows;
 use gilt_disk::{Disk, OpenOptions, open_with};
 use gilt_ntfs::SpecialPolicy;
 use gilt_wim::tree::{ContentSource, Sha1, Tree};
@@ -171,21 +171,6 @@ pub fn capture_with(request: &CaptureRequest<'_>, options: &CaptureOptions) -> R
         incremental,
         index: with_index.then_some(index),
     })
-}
-
-/// Fills what deployment tools read, from the offline hives; what the request says stays.
-fn describe_windows(view: TreeView<'_>, info: &mut ImageInfo) -> Result<()> {
-    let Some(properties) = image_properties(view)? else { return Ok(()) };
-    info.set_windows(&properties.windows);
-    let set = |info: &mut ImageInfo, name: &str, value: &Option<String>| {
-        if let Some(value) = value.as_ref().filter(|_| info.xml.text_at(name).is_none()) {
-            info.xml.set(name, value);
-        }
-    };
-    set(info, "FLAGS", &properties.flags);
-    set(info, "DISPLAYNAME", &properties.display_name);
-    set(info, "DISPLAYDESCRIPTION", &properties.display_name);
-    Ok(())
 }
 
 /// What the index of an earlier capture knows; its WIM becomes a lender.

@@ -53,6 +53,9 @@ pub enum Error {
         /// Largest.
         max: u32,
     },
+    /// A chunk has no loose form, or bytes are not one.
+    #[error("not the loose form of a chunk")]
+    Loose,
     /// More output asked for than a chunk holds.
     #[error("output of {output_bytes} bytes is longer than a chunk of {chunk_bytes}")]
     OutputSize {

@@ -15,6 +15,7 @@ mod bits;
 mod copy;
 mod error;
 mod huffman;
+pub mod loose;
 mod lzms;
 pub mod lznt1;
 mod lzx;

@@ -10,6 +10,7 @@ mod hash;
 mod header;
 mod info;
 mod integrity;
+pub mod loose;
 mod metadata;
 mod progress;
 mod read_at;
@@ -20,6 +21,7 @@ pub mod tree;
 pub mod unix_names;
 mod verify;
 mod wim;
+pub mod windows_names;
 mod write;
 pub mod xml;
 

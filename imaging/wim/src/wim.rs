@@ -27,7 +27,8 @@ pub(crate) struct Inner {
     header: Header,
     pub(crate) files: Vec<Arc<Backing>>,
     pub(crate) blobs: Vec<Blob>,
-    by_sha1: HashMap<Sha1, u32>,
+    /// Made when first asked for: listing names needs none.
+    by_sha1: OnceLock<HashMap<Sha1, u32>>,
     pub(crate) solids: Vec<Solid>,
     images: Vec<BlobEntry>,
     xml_bytes: Vec<u8>,
@@ -142,7 +143,7 @@ impl Wim {
             header,
             files: vec![backing],
             blobs: Vec::new(),
-            by_sha1: HashMap::new(),
+            by_sha1: OnceLock::new(),
             solids: Vec::new(),
         };
         inner.add_contents(0, table)?;
@@ -239,14 +240,14 @@ impl Wim {
 
     /// The resource that holds these contents.
     pub fn find(&self, sha1: Sha1) -> Option<ResourceInfo> {
-        let blob = &self.inner.blobs[*self.inner.by_sha1.get(&sha1)? as usize];
+        let blob = &self.inner.blobs[self.inner.blob_index(sha1)? as usize];
         Some(self.inner.resource_info(blob))
     }
 
     /// The contents with this SHA-1, unpacked, not hashed again.
     pub fn open_contents(&self, sha1: Sha1) -> Result<Box<dyn Read + Send + '_>> {
-        match self.inner.by_sha1.get(&sha1) {
-            Some(index) => Ok(Box::new(self.inner.open_blob(*index)?)),
+        match self.inner.blob_index(sha1) {
+            Some(index) => Ok(Box::new(self.inner.open_blob(index)?)),
             None => Err(Error::MissingResource { sha1 }),
         }
     }
@@ -281,6 +282,22 @@ impl Wim {
     /// The reparse points have their tag and no data.
     pub fn load_outline(&self, index: u32) -> Result<(Tree, WimContents)> {
         self.load(index, false)
+    }
+
+    /// Names, attributes and times, with streams of no length and no data of reparse points: the
+    /// fastest there is.
+    pub fn load_names(&self, index: u32) -> Result<Tree> {
+        struct Nothing;
+        impl Resolve for Nothing {
+            fn content(&mut self, _: Sha1) -> (ContentId, u64) {
+                (EMPTY, 0)
+            }
+
+            fn reparse_data(&mut self, _: Sha1) -> Result<Box<[u8]>> {
+                Ok(Box::default())
+            }
+        }
+        read_tree(&self.metadata(index)?, &mut Nothing)
     }
 
     fn load(&self, index: u32, reparse_data: bool) -> Result<(Tree, WimContents)> {
@@ -359,6 +376,7 @@ fn read_table(backing: &Arc<Backing>, header: &Header) -> Result<BlobTable> {
 impl Inner {
     fn add_contents(&mut self, file: u16, table: BlobTable) -> Result<()> {
         let file_bytes = self.files[usize::from(file)].len_bytes;
+        self.blobs.reserve(table.blobs.len());
         for entry in table.blobs {
             entry.resource.check_within(file_bytes, "resource")?;
             if !entry.resource.is_compressed()
@@ -426,9 +444,7 @@ impl Inner {
     }
 
     fn add_blob(&mut self, blob: Blob) {
-        let index = self.blobs.len() as u32;
         self.blobs.push(blob);
-        self.by_sha1.entry(blob.sha1).or_insert(index);
     }
 
     /// Missing or unreadable XML leaves the images without names, no more.
@@ -489,8 +505,20 @@ impl Inner {
         }
     }
 
+    /// The number of the first blob with this SHA-1.
+    fn blob_index(&self, sha1: Sha1) -> Option<u32> {
+        let map = self.by_sha1.get_or_init(|| {
+            let mut map = HashMap::with_capacity(self.blobs.len());
+            for (index, blob) in self.blobs.iter().enumerate() {
+                map.entry(blob.sha1).or_insert(index as u32);
+            }
+            map
+        });
+        map.get(&sha1).copied()
+    }
+
     pub(crate) fn find_blob(&self, sha1: Sha1) -> Option<&Blob> {
-        self.by_sha1.get(&sha1).map(|index| &self.blobs[*index as usize])
+        self.blob_index(sha1).map(|index| &self.blobs[index as usize])
     }
 
     pub(crate) fn open_blob(&self, index: u32) -> Result<ResourceReader> {
@@ -555,10 +583,10 @@ impl Resolve for Resolver<'_> {
         if sha1.is_zero() {
             return (EMPTY, 0);
         }
-        match self.inner.by_sha1.get(&sha1) {
+        match self.inner.blob_index(sha1) {
             Some(index) => {
-                let size = self.inner.blobs[*index as usize].size_bytes;
-                (ContentId(u64::from(*index)), size)
+                let size = self.inner.blobs[index as usize].size_bytes;
+                (ContentId(u64::from(index)), size)
             }
             None => {
                 let missing = &mut self.missing;
@@ -579,7 +607,7 @@ impl Resolve for Resolver<'_> {
             self.content(sha1);
             return Ok(Box::default());
         }
-        let index = *self.inner.by_sha1.get(&sha1).ok_or(Error::MissingResource { sha1 })?;
+        let index = self.inner.blob_index(sha1).ok_or(Error::MissingResource { sha1 })?;
         let size = self.inner.blobs[index as usize].size_bytes;
         if size > MAX_REPARSE_BYTES {
             return Err(Error::unsupported(format!("reparse data of {size} bytes (limit 64 KiB)")));

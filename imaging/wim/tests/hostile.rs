@@ -185,6 +185,20 @@ fn names_do_not_lead_out_of_the_target() {
 }
 
 #[test]
+fn names_that_windows_takes_for_devices_are_reported() {
+    let mut memory = Memory::default();
+    let file = Node { streams: vec![memory.add(None, b"x")], ..Node::default() };
+    let mut nodes = vec![directory(), file.clone(), file];
+    nodes[0].entries = vec![entry("NUL.txt", 1), entry("null.txt", 2)];
+    let tree = Tree { nodes, security: Vec::new() };
+    let temp = TempDir::new().unwrap();
+    let out = temp.path().join("out");
+    let done = extract_tree(&tree, &memory, &out, &ExtractOptions::default(), &()).unwrap();
+    assert_eq!(done.warnings, ["/NUL.txt: the name of a device; Windows cannot have it"]);
+    assert!(out.join("NUL.txt").exists(), "here it is a file like others");
+}
+
+#[test]
 fn a_link_in_the_image_is_not_written_through() {
     // A link and, in another case, a directory with files: no order may follow the link.
     let temp = TempDir::new().unwrap();

@@ -35,6 +35,7 @@ fn check_both_ways(seed: u64, folder: &Path) {
     assert_same_tree((&tree, &memory), (&back, &contents), &what);
 
     wimlib(&["verify", text(&path)]);
+    seven_zip_test(&path);
     // Adding and removing a file makes wimlib read our metadata and write its own.
     let commands = folder.join("commands");
     std::fs::write(&commands, "add /etc/hostname /added-for-test\n").unwrap();

@@ -1,7 +1,8 @@
-//! A backend that stops taking writes, as a full disk or a cut line does.
+//! A backend that stops taking writes, as a full disk or a cut line does; it also counts reads.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use futures::stream::BoxStream;
 use object_store::path::Path;
@@ -33,6 +34,8 @@ impl Fuse {
 pub struct Faulty {
     pub inner: Arc<dyn ObjectStore>,
     pub fuse: Fuse,
+    /// Objects that were read.
+    pub reads: Arc<AtomicU64>,
 }
 
 impl std::fmt::Display for Faulty {
@@ -63,6 +66,7 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         self.inner.get_opts(at, options).await
     }
 

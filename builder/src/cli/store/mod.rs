@@ -35,6 +35,8 @@ pub enum StoreCommand {
     /// Look at a store, make one, keep it in order
     #[command(subcommand)]
     Store(Upkeep),
+    /// Serve the store over HTTP, read-only
+    Serve(serve::Serve),
     /// Publish a file as a new version of an image
     Publish(publish::Publish),
     /// Get a version's file, bit for bit
@@ -95,6 +97,7 @@ impl StoreCommand {
         runtime.block_on(async {
             match self {
                 Self::Store(command) => command.run(context).await,
+                Self::Serve(command) => command.run(context).await,
                 Self::Publish(command) => command.run(context).await,
                 Self::Pull(command) => command.run(context).await,
                 Self::Promote(command) => command.run(context).await,
@@ -139,7 +142,7 @@ pub struct At {
 }
 
 impl At {
-    fn url(&self) -> Result<String, Failure> {
+    pub fn url(&self) -> Result<String, Failure> {
         self.store.clone().or_else(image_store::default_url).ok_or_else(|| {
             Failure::usage("no store is named and there is no home folder")
                 .hint("name one with --store or GILT_STORE")
@@ -147,7 +150,7 @@ impl At {
     }
 
     /// A store that is named must exist; the user's own is made when it is first used.
-    fn options(&self) -> OpenOptions {
+    pub fn options(&self) -> OpenOptions {
         let mut options = image_store::options();
         options.create = self.store.is_none();
         options

@@ -2,8 +2,8 @@ use super::text::bytes;
 use super::{At, failed, print, watch};
 use crate::cli::{Context, Failure};
 use clap::Args;
-use gilt_store::{Reference, State, verify_file};
-use std::path::PathBuf;
+use gilt_store::{Error, Manifest, Reference, State, Store, verify_file};
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub struct Verify {
@@ -33,19 +33,25 @@ impl Verify {
             let key = String::from_utf8_lossy(&read(key)?).into_owned();
             let watch = watch(context, "verify", size);
             let found = verify_file(&read(manifest)?, &key, file, &watch).map_err(failed)?;
-            return print(context, &found, |found| {
-                format!(
-                    "{} is {}@{}, signed; whether it was revoked since only the store knows\n",
-                    file.display(),
-                    found.image,
-                    found.version
-                )
-            });
+            return print(context, &found, |found| offline(file, found));
         }
         let Some(reference) = self.reference else {
             return Err(Failure::usage("name a version, or give --file, --manifest and --key"));
         };
-        let store = self.at.open().await?;
+        let (url, options) = (self.at.url()?, self.at.options());
+        let store = match Store::open(&url, options.clone()).await {
+            Ok(store) => store,
+            // The server is away: what was pulled from it can be verified all the same.
+            Err(error @ Error::Backend { .. }) => {
+                let watch = watch(context, "verify", 0);
+                let pulled = Store::verify_pulled(&url, &options, &reference, &watch);
+                let Some((path, manifest)) = pulled.map_err(failed)? else {
+                    return Err(failed(error));
+                };
+                return print(context, &manifest, |manifest| offline(&path, manifest));
+            }
+            Err(error) => return Err(failed(error)),
+        };
         let found = store.resolve(&reference).await.map_err(failed)?;
         let size = found.manifest.contents().map(|stored| stored.content.size).sum();
         let watch = watch(context, "verify", size);
@@ -64,4 +70,13 @@ impl Verify {
             )
         })
     }
+}
+
+fn offline(path: &Path, manifest: &Manifest) -> String {
+    format!(
+        "{} is {}@{}, signed; whether it was revoked since only the store knows\n",
+        path.display(),
+        manifest.image,
+        manifest.version
+    )
 }

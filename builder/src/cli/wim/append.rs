@@ -1,5 +1,5 @@
 use super::target::{References, Target};
-use super::write::{CaptureArgs, WriteArgs, default_name, report};
+use super::write::{CaptureArgs, WriteArgs, default_name, describe, report};
 use crate::cli::{Context, Failure};
 use clap::Args;
 use gilt_wim::{ImageInfo, ImageSource, WriteOptions, append};
@@ -40,6 +40,7 @@ impl Append {
             info.xml.set("DESCRIPTION", text);
         }
         let (tree, contents) = self.capture.capture(&self.dir)?;
+        describe(&tree, &contents, &mut info);
         let image = ImageSource { tree: &tree, contents: &contents, info };
         report(context, &self.file, "appending", |progress| {
             append(&self.file, &wim, &[image], &options, progress)

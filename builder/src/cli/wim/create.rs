@@ -1,4 +1,4 @@
-use super::write::{CaptureArgs, Compression, WriteArgs, default_name, report};
+use super::write::{CaptureArgs, Compression, WriteArgs, default_name, describe, report};
 use crate::cli::{Context, Failure};
 use clap::Args;
 use gilt_wim::{ImageInfo, ImageSource, Wim, WriteOptions, create};
@@ -65,6 +65,7 @@ impl Create {
             info.xml.set("FLAGS", text);
         }
         let (tree, contents) = self.capture.capture(&self.dir)?;
+        describe(&tree, &contents, &mut info);
         let image = ImageSource { tree: &tree, contents: &contents, info };
         report(context, &self.output, "creating", |progress| {
             create(&self.output, &[image], &options, progress)

@@ -3,9 +3,11 @@
 use super::{failed, interrupt::Watched};
 use crate::cli::{Context, Failure};
 use clap::{Args, ValueEnum};
+use gilt_capture::TreeView;
+use gilt_capture::windows::describe_windows;
 use gilt_wim::tree::{FileTime, Tree};
 use gilt_wim::{
-    CaptureOptions, DirectoryContents, Level, WriteOptions, Written, capture_directory,
+    CaptureOptions, DirectoryContents, ImageInfo, Level, WriteOptions, Written, capture_directory,
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -102,6 +104,14 @@ impl CaptureArgs {
             ..CaptureOptions::default()
         };
         capture_directory(dir, &options).map_err(|error| failed("capture", error))
+    }
+}
+
+/// Adds what deployment tools read of an image, where the directory holds a Windows.
+pub fn describe(tree: &Tree, contents: &DirectoryContents, info: &mut ImageInfo) {
+    let view = TreeView { tree, contents, ignores_case: true };
+    if let Err(error) = describe_windows(view, info) {
+        eprintln!("warning: the image will lack the properties Setup and MDT read: {error}");
     }
 }
 

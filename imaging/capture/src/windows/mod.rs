@@ -24,7 +24,7 @@ pub use inventory::{
     CbsPackage, CbsState, Driver, Feature, PendingServicing, Program, Release, WindowsInventory,
     inventory,
 };
-pub use properties::{ImageProperties, image_properties, language_of_lcid};
+pub use properties::{ImageProperties, describe_windows, image_properties, language_of_lcid};
 pub use secrets::{Secret, secrets};
 
 #[derive(Debug, thiserror::Error)]

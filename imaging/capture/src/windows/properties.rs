@@ -6,7 +6,7 @@
 use std::io::Read;
 
 use gilt_hive::Key;
-use gilt_wim::WindowsInfo;
+use gilt_wim::{ImageInfo, WindowsInfo};
 
 use super::hives::{Hives, in_hive};
 use super::{Result, WindowsError};
@@ -34,6 +34,21 @@ pub fn image_properties(view: TreeView<'_>) -> Result<Option<ImageProperties>> {
         Some(hives) => properties_of(view, &hives).map(Some),
         None => Ok(None),
     }
+}
+
+/// Fills what deployment tools read of an image, where the tree holds a Windows; names that `info` has already stay.
+pub fn describe_windows(view: TreeView<'_>, info: &mut ImageInfo) -> Result<()> {
+    let Some(properties) = image_properties(view)? else { return Ok(()) };
+    info.set_windows(&properties.windows);
+    let set = |info: &mut ImageInfo, name: &str, value: &Option<String>| {
+        if let Some(value) = value.as_ref().filter(|_| info.xml.text_at(name).is_none()) {
+            info.xml.set(name, value);
+        }
+    };
+    set(info, "FLAGS", &properties.flags);
+    set(info, "DISPLAYNAME", &properties.display_name);
+    set(info, "DISPLAYDESCRIPTION", &properties.display_name);
+    Ok(())
 }
 
 pub(super) fn properties_of(view: TreeView<'_>, hives: &Hives) -> Result<ImageProperties> {

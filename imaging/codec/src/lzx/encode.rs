@@ -63,7 +63,7 @@ impl<P: Position, const B: usize, const SLOTS: usize> Core<P, B, SLOTS> {
                 Finder::Chain(HashChain::new()),
             ))),
             Level::Max => Parse::Optimal(Box::new(Parser::new(
-                Plan { effort: Effort { depth: 100, nice_len: 257 }, rounds: 4, take_len: 257 },
+                Plan { effort: Effort { depth: 100, nice_len: 257 }, rounds: 2, take_len: 257 },
                 Finder::Trees(Trees::new()),
             ))),
         };

@@ -18,12 +18,14 @@ mod calls;
 mod decode;
 mod encode;
 mod lazy;
+mod loose;
 mod optimal;
 mod prices;
 mod split;
 
 pub(crate) use decode::Decoder;
 pub(crate) use encode::Encoder;
+pub(crate) use loose::Loose;
 
 const NAME: &str = "LZX";
 

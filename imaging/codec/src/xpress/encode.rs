@@ -52,7 +52,7 @@ impl Encoder {
         self.counts = [0; SYMBOLS];
         match self.level {
             Level::Fast => self.parse(input.len(), Effort { depth: 8, nice_len: 32 }, false),
-            Level::Default => self.parse(input.len(), Effort { depth: 24, nice_len: 64 }, true),
+            Level::Default => self.parse(input.len(), Effort { depth: 10, nice_len: 48 }, true),
             Level::Max => self.parse(input.len(), Effort { depth: 200, nice_len: 512 }, true),
         }
         self.counts[END_OF_DATA] += 1;

@@ -32,14 +32,26 @@ impl Default for CaptureOptions {
 
 /// Opens the files of a captured directory.
 pub struct DirectoryContents {
-    paths: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+    /// Where each file is: which of the folders, and its name there.
+    files: Vec<(u32, Box<OsStr>)>,
+}
+
+impl DirectoryContents {
+    /// Of a file in the folder added last.
+    fn place(&self, path: &Path) -> (u32, Box<OsStr>) {
+        // There are fewer folders than nodes, whose numbers have 32 bits.
+        let folder = self.folders.len().saturating_sub(1) as u32;
+        (folder, path.file_name().unwrap_or_default().into())
+    }
 }
 
 impl ContentSource for DirectoryContents {
     fn open(&self, id: ContentId) -> io::Result<Box<dyn Read + Send + '_>> {
-        let path = usize::try_from(id.0).ok().and_then(|index| self.paths.get(index));
-        let path = path.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let file = File::open(path).map_err(|error| at_path(error, path))?;
+        let file = usize::try_from(id.0).ok().and_then(|index| self.files.get(index));
+        let (folder, name) = file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let path = self.folders[*folder as usize].join(Path::new(name));
+        let file = File::open(&path).map_err(|error| at_path(error, &path))?;
         Ok(Box::new(NamedFile { file, path }))
     }
 
@@ -47,18 +59,18 @@ impl ContentSource for DirectoryContents {
 }
 
 /// Names the file in its errors.
-struct NamedFile<'a> {
+struct NamedFile {
     file: File,
-    path: &'a Path,
+    path: PathBuf,
 }
 
-impl Read for NamedFile<'_> {
+impl Read for NamedFile {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buf).map_err(|error| at_path(error, self.path))
+        self.file.read(buf).map_err(|error| at_path(error, &self.path))
     }
 
     fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
-        self.file.read_to_end(buf).map_err(|error| at_path(error, self.path))
+        self.file.read_to_end(buf).map_err(|error| at_path(error, &self.path))
     }
 }
 
@@ -84,7 +96,7 @@ pub fn capture_directory(
     let mut capture = Capture {
         options,
         tree: Tree::default(),
-        contents: DirectoryContents { paths: Vec::new() },
+        contents: DirectoryContents { folders: Vec::new(), files: Vec::new() },
         links: HashMap::new(),
     };
     capture.add(&root, &metadata)?;
@@ -95,6 +107,7 @@ pub fn capture_directory(
             children.push(child.at(&folder)?.file_name());
         }
         children.sort();
+        capture.contents.folders.push(folder.clone());
         let mut entries = Vec::with_capacity(children.len());
         for name in children {
             let path = folder.join(&name);
@@ -165,9 +178,10 @@ impl Capture<'_> {
             node.attributes = attribute::DIRECTORY;
         } else if kind.is_file() {
             node.attributes = attribute::NORMAL;
-            let content = ContentId(self.contents.paths.len() as u64);
-            self.contents.paths.push(path.to_owned());
-            node.streams.push(Stream { name: None, len_bytes: metadata.len(), content });
+            let content = ContentId(self.contents.files.len() as u64);
+            self.contents.files.push(self.contents.place(path));
+            // Not `push`, which takes room for four.
+            node.streams = vec![Stream { name: None, len_bytes: metadata.len(), content }];
         }
         platform::describe(&mut node, path, metadata, self.options).at(path)?;
         if !self.options.access_times {

@@ -6,11 +6,13 @@
 //! tree leads out of the target.
 
 use super::platform::{self, Kind};
+use super::wanted::Wanted;
 use crate::error::{Error, IoContext, Result, from_io};
 use crate::hash::Hasher;
 use crate::metadata::collation_key;
 use crate::progress::Progress;
 use crate::tree::{ContentId, ContentSource, Name, Node, NodeId, Stream, Tree};
+use crate::windows_names;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
@@ -159,6 +161,10 @@ impl Layout {
                 }
                 let path = folder.join(name);
                 let node = tree.node(entry.node);
+                let is_of_unix = node.extra.as_ref().is_some_and(|extra| extra.unix.is_some());
+                if let Some(why) = windows_names::refusal(&entry.name).filter(|_| !is_of_unix) {
+                    layout.warnings.push(format!("{inner}: {why}; Windows cannot have it"));
+                }
                 if node.is_directory() && node.reparse().is_none() {
                     layout.directories.push((entry.node, path.clone()));
                     stack.push((entry.node, path, inner));
@@ -199,59 +205,6 @@ impl Layout {
             }
         }
         self.directories.retain(|(_, path)| used.contains(path));
-    }
-}
-
-/// The paths asked for.
-struct Wanted {
-    /// With a slash in front, none behind, `\` as `/`.
-    paths: Vec<String>,
-}
-
-impl Wanted {
-    fn new(paths: &[String]) -> Self {
-        let normal = |path: &String| {
-            let path = path.replace('\\', "/");
-            format!("/{}", path.trim_matches('/'))
-        };
-        let paths: Vec<String> = paths.iter().map(normal).collect();
-        Self { paths: if paths.iter().any(|path| path == "/") { Vec::new() } else { paths } }
-    }
-
-    /// The path is asked for, or is in a directory that is.
-    fn has(&self, inner: &str) -> bool {
-        self.paths.is_empty()
-            || self.paths.iter().any(|path| {
-                inner
-                    .strip_prefix(path.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
-    }
-
-    /// The path is asked for or on the way to one that is.
-    fn leads_to(&self, inner: &str) -> bool {
-        self.has(inner)
-            || self
-                .paths
-                .iter()
-                .any(|path| path.strip_prefix(inner).is_some_and(|rest| rest.starts_with('/')))
-    }
-
-    /// Fails if a path is not in the tree.
-    fn check(&self, tree: &Tree) -> Result<()> {
-        for path in &self.paths {
-            let mut node = Tree::ROOT;
-            for name in path.split('/').filter(|name| !name.is_empty()) {
-                let entry = tree.node(node).entries.iter().find(|e| e.name.to_display() == name);
-                node = entry
-                    .ok_or_else(|| Error::Tree {
-                        path: path.clone(),
-                        why: "not in the image".into(),
-                    })?
-                    .node;
-            }
-        }
-        Ok(())
     }
 }
 

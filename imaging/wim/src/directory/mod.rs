@@ -5,6 +5,7 @@ mod extract;
 #[cfg_attr(unix, path = "unix.rs")]
 #[cfg_attr(windows, path = "windows.rs")]
 mod platform;
+mod wanted;
 
 pub use capture::{CaptureOptions, DirectoryContents, capture_directory};
 pub use extract::{ExtractOptions, Extracted, extract_tree};

@@ -30,10 +30,12 @@ struct Dentry<'a> {
 
 pub(crate) fn read_tree(bytes: &[u8], resolve: &mut dyn Resolve) -> Result<Tree> {
     let (security, root_at) = read_security(bytes)?;
+    // About what a dentry takes with its names; hostile ones are as long, or fewer.
+    let nodes = Vec::with_capacity(bytes.len() / (DENTRY_BYTES + 58));
     let mut reader = Reader {
         bytes,
         resolve,
-        tree: Tree { nodes: Vec::new(), security },
+        tree: Tree { nodes, security },
         groups: HashMap::new(),
         entries_left: bytes.len() / DENTRY_BYTES + 1,
     };
@@ -294,6 +296,8 @@ impl<'a> Reader<'a> {
     ) -> Result<()> {
         let mut wants_reparse = node.attributes & attribute::REPARSE_POINT != 0;
         let mut has_contents = false;
+        // Most files have one; a vector that grows by itself takes room for four.
+        node.streams.reserve_exact(usize::from(!node.is_directory() && !wants_reparse));
         for (index, (name, sha1)) in hashes.iter().enumerate() {
             if !name.is_empty() {
                 let (content, len_bytes) = self.resolve.content(*sha1);

@@ -7,8 +7,8 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Bytes collected before a write.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes collected before a write; few enough to be in the processor's cache still.
+const BUFFER_BYTES: usize = 256 << 10;
 
 pub(crate) struct Output {
     temp: NamedTempFile,

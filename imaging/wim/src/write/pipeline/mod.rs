@@ -40,13 +40,35 @@ use writer::Writer;
 
 /// Streams up to this are read whole, and hashed before anything is compressed.
 const SMALL_BYTES: u64 = 2 << 20;
-/// Larger ones go through in pieces of this (or one chunk, if that is more).
-const SEGMENT_BYTES: usize = 1 << 20;
-/// Bytes read and not yet written: for all jobs, plus this much per thread, and the reserve for
-/// the job next in order.
-const BUDGET_BYTES: u64 = 32 << 20;
-const BUDGET_PER_THREAD_BYTES: u64 = 8 << 20;
-const RESERVE_BYTES: u64 = 16 << 20;
+/// Copying goes in steps of this.
+const COPY_BYTES: usize = 1 << 20;
+
+/// How much is held in memory.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Larger streams go through in pieces of this (or one chunk, if that is more).
+    segment_bytes: usize,
+    /// Bytes read and not yet written: for all jobs, and more for each thread.
+    budget_bytes: u64,
+    budget_per_thread_bytes: u64,
+    /// For the job next in order.
+    reserve_bytes: u64,
+}
+
+/// Enough that no thread runs out of work while one chunk takes long.
+const ROOM: Room = Room {
+    segment_bytes: 1 << 20,
+    budget_bytes: 32 << 20,
+    budget_per_thread_bytes: 8 << 20,
+    reserve_bytes: 16 << 20,
+};
+/// Without compression all is copying, which is several times as fast out of the processor's cache.
+const ROOM_UNCOMPRESSED: Room = Room {
+    segment_bytes: 256 << 10,
+    budget_bytes: 2 << 20,
+    budget_per_thread_bytes: 2 << 20,
+    reserve_bytes: 2 << 20,
+};
 /// Buffers kept for reuse.
 const IDLE_BUFFERS: usize = 64;
 
@@ -125,6 +147,8 @@ impl Pipeline<'_> {
                 first_known.entry(sha1).or_insert(index);
             }
         }
+        let copies_only = self.options.compression == Compression::None && !self.solid;
+        let room = if copies_only { ROOM_UNCOMPRESSED } else { ROOM };
         let (sender, receiver) = channel();
         let shared = Shared {
             options: self.options,
@@ -132,12 +156,13 @@ impl Pipeline<'_> {
             jobs: &jobs,
             first_known,
             solid: self.solid,
-            segment_bytes: SEGMENT_BYTES.max(self.options.chunk_bytes as usize),
+            segment_bytes: room.segment_bytes.max(self.options.chunk_bytes as usize),
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             claims: Mutex::default(),
             buffers: Mutex::default(),
-            budget_bytes: BUDGET_BYTES + BUDGET_PER_THREAD_BYTES * threads as u64,
+            budget_bytes: room.budget_bytes + room.budget_per_thread_bytes * threads as u64,
+            reserve_bytes: room.reserve_bytes,
             // The writer of a solid resource queues chunks until it is through.
             state: Mutex::new(State { streaming: usize::from(self.solid), ..State::default() }),
             changed: Condvar::new(),
@@ -260,6 +285,7 @@ struct Shared<'a> {
     claims: Mutex<HashSet<Sha1>>,
     buffers: Mutex<Vec<Vec<u8>>>,
     budget_bytes: u64,
+    reserve_bytes: u64,
     state: Mutex<State>,
     /// Woken when a permit comes back, a segment is queued, the head moves, or all stops.
     changed: Condvar,
@@ -401,7 +427,7 @@ impl Shared<'_> {
         }
         let is_head = state.head == job;
         let fits =
-            state.reserve_used_bytes == 0 || state.reserve_used_bytes + bytes <= RESERVE_BYTES;
+            state.reserve_used_bytes == 0 || state.reserve_used_bytes + bytes <= self.reserve_bytes;
         if is_head && fits {
             state.reserve_used_bytes += bytes;
             return Some(Permit { bytes, from_reserve: true });

@@ -1,7 +1,7 @@
 //! The writer: puts results into the file in job order.
 
 use super::solid::Solid;
-use super::{Lent, Message, Outcome, Permit, SEGMENT_BYTES, Shared, Stored, StoredBlob, lock};
+use super::{COPY_BYTES, Lent, Message, Outcome, Permit, Shared, Stored, StoredBlob, lock};
 use crate::codec::Compression;
 use crate::error::{Error, Result};
 use crate::hash::Hasher;
@@ -163,7 +163,7 @@ impl Writer<'_, '_> {
         let mut at = lent.resource.offset;
         while left > 0 {
             self.shared.check()?;
-            let step = left.min(SEGMENT_BYTES as u64);
+            let step = left.min(COPY_BYTES as u64);
             buffer.resize(step as usize, 0);
             lent.backing.read_exact(&mut buffer, at)?;
             self.output.append(&buffer)?;
@@ -245,7 +245,7 @@ impl Writer<'_, '_> {
         let mut buffer = self.shared.buffer();
         while left > 0 {
             self.shared.check()?;
-            let want = left.min(SEGMENT_BYTES as u64);
+            let want = left.min(COPY_BYTES as u64);
             buffer.resize(want as usize, 0);
             reader.read_exact(&mut buffer).map_err(|e| job.io_error(e))?;
             hasher.update(&buffer);

@@ -1,3 +1,8 @@
+//! `gilt diff`.
+
+mod registry;
+
+use self::registry::HiveDiff;
 use super::text::{bytes, columns};
 use super::{At, failed, print};
 use crate::cli::{Context, Failure};
@@ -23,6 +28,9 @@ pub struct Diff {
     /// List every file; without it, only how many and where
     #[arg(long)]
     files: bool,
+    /// List every key and value of the registry; without it, the first of each hive
+    #[arg(long)]
+    registry: bool,
     /// Folders of the size table: how many levels down
     #[arg(long, default_value_t = 2, value_name = "LEVELS")]
     depth: usize,
@@ -41,6 +49,8 @@ struct TreeDiff {
     files: Vec<FileChange>,
     /// Folders whose bytes differ, largest change first.
     folders: Vec<FolderChange>,
+    /// Registry hives that differ, of a Windows.
+    registry: Vec<HiveDiff>,
 }
 
 #[derive(Serialize)]
@@ -71,7 +81,7 @@ impl Diff {
             _ => None,
         };
         let report = Report { manifest, tree };
-        print(context, &report, |report| plain(report, self.files))
+        print(context, &report, |report| plain(report, self.files, self.registry))
     }
 }
 
@@ -86,10 +96,10 @@ async fn wim(store: &Store, reference: &Reference) -> Result<Option<Wim>, Failur
 
 fn compare(old: &Wim, new: &Wim, index: u32, depth: usize) -> gilt_wim::Result<TreeDiff> {
     let (old, new) = (old.load_tree(index)?, new.load_tree(index)?);
-    let changes = gilt_wim::diff(
-        Side { tree: &old.0, contents: &old.1 },
-        Side { tree: &new.0, contents: &new.1 },
-    )?;
+    let (before, after) =
+        (Side { tree: &old.0, contents: &old.1 }, Side { tree: &new.0, contents: &new.1 });
+    let changes = gilt_wim::diff(before, after)?;
+    let registry = registry::hives(&changes, before, after);
     let files = changes
         .into_iter()
         .map(|change| FileChange {
@@ -111,7 +121,7 @@ fn compare(old: &Wim, new: &Wim, index: u32, depth: usize) -> gilt_wim::Result<T
     folders.extend(after.into_iter().map(|(path, new)| FolderChange { path, old: 0, new }));
     folders.retain(|folder| folder.old != folder.new);
     folders.sort_by_key(|folder| std::cmp::Reverse(folder.old.abs_diff(folder.new)));
-    Ok(TreeDiff { files, folders })
+    Ok(TreeDiff { files, folders, registry })
 }
 
 /// Bytes of files by folder, down to a depth; what is deeper counts for the folder above.
@@ -140,7 +150,10 @@ fn sizes(tree: &Tree, depth: usize) -> BTreeMap<String, u64> {
     sizes
 }
 
-fn plain(report: &Report, all_files: bool) -> String {
+/// Keys and values shown of a hive, unless all are asked for.
+const FIRST: usize = 20;
+
+fn plain(report: &Report, all_files: bool, all_registry: bool) -> String {
     let m = &report.manifest;
     let mut text = format!(
         "{} {} -> {} {}, {} in common\n",
@@ -181,6 +194,35 @@ fn plain(report: &Report, all_files: bool) -> String {
             let reasons = file.reasons.join(", ");
             let reasons = if reasons.is_empty() { reasons } else { format!(" ({reasons})") };
             text.push_str(&format!("  {sign} {}{reasons}\n", file.path));
+        }
+    }
+    for hive in &tree.registry {
+        if let Some(problem) = &hive.problem {
+            text.push_str(&format!("registry {}: cannot be read: {problem}\n", hive.path));
+            continue;
+        }
+        text.push_str(&format!("registry {}: {} differ\n", hive.path, hive.entries.len()));
+        let shown = if all_registry { hive.entries.len() } else { FIRST };
+        for entry in hive.entries.iter().take(shown) {
+            let sign = match entry.change {
+                "added" => '+',
+                "removed" => '-',
+                _ => '~',
+            };
+            let value = match entry.value.as_deref() {
+                None => String::new(),
+                Some("") => " (default)".to_owned(),
+                Some(name) => format!(" {name}"),
+            };
+            let values: Vec<&str> =
+                [&entry.old, &entry.new].into_iter().flatten().map(String::as_str).collect();
+            let values = values.join(" -> ");
+            let values = if values.is_empty() { values } else { format!(": {values}") };
+            text.push_str(&format!("  {sign} {}{value}{values}\n", entry.key));
+        }
+        if hive.entries.len() > shown {
+            let more = hive.entries.len() - shown;
+            text.push_str(&format!("  … {more} more: --registry lists all\n"));
         }
     }
     let rows: Vec<Vec<String>> = tree
