@@ -6,6 +6,7 @@ pub mod cli;
 pub mod content_hash;
 pub mod event;
 pub mod evidence;
+pub mod fetch;
 pub mod home;
 pub mod image_store;
 pub mod layer;

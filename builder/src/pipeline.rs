@@ -223,14 +223,15 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
                 None => {
                     let start = layers::start(&plan, target)?;
                     let machine = install::begin(job, &plan, &start, &expected).await?;
-                    let machine = job
+                    let mut machine = job
                         .stage(
                             Stage::Layers,
                             expected(Stage::Layers),
-                            layers::run(job, &plan, &start, machine, target),
+                            layers::run(job, &plan, &start, machine),
                         )
                         .await?;
                     if target.until.is_some() {
+                        machine.saved().await?;
                         machine.vm.power_off().await?;
                         return Ok((Outcome { version: None, wim: None }, false));
                     }

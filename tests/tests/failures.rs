@@ -196,13 +196,15 @@ fn kill_9_leaves_no_machine_and_the_next_build_succeeds() {
     running.wait_for_output("ready");
     running.signal("KILL");
     running.finish();
+    // The machine goes with gilt, not only when the next build looks.
+    bench.assert_no_machine();
     let done = bench.build(&template, &["--until", "naps", "--var", "nap=0"]);
     done.assert_code(0);
     bench.assert_nothing_left();
 }
 
 /// Stops a build as soon as it is in `stage`.
-fn interrupt_in(stage: &str, more: &[&str]) {
+fn interrupt_in(stage: &str, signal: &str, more: &[&str]) {
     let bench = Bench::new();
     // A layer of its own for each stage, so that no stage is reused from another test.
     let nap = if stage == "layers" { "sleep 600".to_owned() } else { format!("echo {stage}") };
@@ -215,7 +217,7 @@ fn interrupt_in(stage: &str, more: &[&str]) {
     if matches!(stage, "install" | "layers" | "generalize" | "test") {
         bench.wait_for_machine();
     }
-    running.signal("INT");
+    running.signal(signal);
     let done = running.finish();
     done.assert_code(130);
     assert!(done.named("build-finished").next().is_none(), "{}", done.stdout);
@@ -224,32 +226,32 @@ fn interrupt_in(stage: &str, more: &[&str]) {
 
 #[test]
 fn ctrl_c_while_installing_cleans_up() {
-    interrupt_in("install", &["--force"]);
+    interrupt_in("install", "INT", &["--force"]);
 }
 
 #[test]
-fn ctrl_c_in_a_layer_cleans_up() {
-    interrupt_in("layers", &[]);
+fn sigterm_in_a_layer_cleans_up() {
+    interrupt_in("layers", "TERM", &[]);
 }
 
 #[test]
 fn ctrl_c_while_generalizing_cleans_up() {
-    interrupt_in("generalize", &[]);
+    interrupt_in("generalize", "INT", &[]);
 }
 
 #[test]
-fn ctrl_c_while_capturing_cleans_up() {
-    interrupt_in("capture", &[]);
+fn sigterm_while_capturing_cleans_up() {
+    interrupt_in("capture", "TERM", &[]);
 }
 
 #[test]
 fn ctrl_c_while_testing_cleans_up() {
-    interrupt_in("test", &[]);
+    interrupt_in("test", "INT", &[]);
 }
 
 #[test]
 fn ctrl_c_while_publishing_leaves_a_whole_store() {
-    interrupt_in("publish", &["--publish"]);
+    interrupt_in("publish", "INT", &["--publish"]);
 }
 
 #[test]

@@ -119,7 +119,8 @@ pub trait Vm: Send + Sync + fmt::Debug {
     /// Puts a medium into drive `cdrom` (an index into `MachineSpec::cdroms`), or takes it out.
     async fn change_medium(&self, cdrom: usize, medium: Option<&Path>) -> Result<()>;
 
-    /// Freezes all disks as they are and goes on over fresh overlays. See [`CheckpointRequest`].
+    /// Freezes all disks as they are and goes on over fresh overlays. See [`CheckpointRequest`]. What
+    /// takes long is left to [`Checkpoint::rest`]; a next checkpoint waits for it.
     async fn checkpoint(&self, request: &CheckpointRequest) -> Result<Checkpoint>;
 
     /// The files the machine's disks are written to now, in the order of the spec.
@@ -195,13 +196,39 @@ pub struct CheckpointRequest {
     pub tpm_state: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug)]
+/// A frozen machine, of which the last part may still be on its way to the disk of the host.
+#[derive(Debug)]
 pub struct Checkpoint {
-    /// The frozen disks, in the order of the spec. Safe on the disk of the host.
+    /// The frozen disks, in the order of the spec. They may be moved at once.
     pub disks: Vec<PathBuf>,
-    pub memory_state: Option<PathBuf>,
     /// How long the guest stood still.
     pub paused_for: Duration,
+    /// The rest of the work. Until it is done well the checkpoint does not count.
+    pub rest: Rest,
+}
+
+/// What is left to do of a checkpoint while the guest goes on: it runs by itself, also when nobody
+/// waits for it.
+#[derive(Debug)]
+pub struct Rest(Option<tokio::task::JoinHandle<Result<()>>>);
+
+impl Rest {
+    /// Nothing is left to do.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    pub fn spawn(work: impl Future<Output = Result<()>> + Send + 'static) -> Self {
+        Self(Some(tokio::spawn(work)))
+    }
+
+    /// Waits until everything is safe on the disk of the host.
+    pub async fn done(self) -> Result<()> {
+        let Some(work) = self.0 else { return Ok(()) };
+        work.await.unwrap_or_else(|panic| {
+            Err(Error::Monitor { command: "checkpoint".into(), reason: panic.to_string() })
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

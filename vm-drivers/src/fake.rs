@@ -298,11 +298,7 @@ impl Vm for FakeVm {
             std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         }
         self.counts.checkpoints.fetch_add(1, Ordering::SeqCst);
-        Ok(Checkpoint {
-            disks: frozen,
-            memory_state: request.memory_state.clone(),
-            paused_for: Duration::ZERO,
-        })
+        Ok(Checkpoint { disks: frozen, paused_for: Duration::ZERO, rest: Rest::none() })
     }
 
     fn disks(&self) -> Vec<PathBuf> {

@@ -44,7 +44,7 @@ async fn uefi_comes_up_with_its_own_variables() {
             uefi_variables: Some(bench.path("vars-then.fd")),
             ..Default::default()
         };
-        vm.checkpoint(&request).await.unwrap();
+        vm.checkpoint(&request).await.unwrap().rest.done().await.unwrap();
         vm.power_off().await.unwrap();
         let then = std::fs::metadata(request.uefi_variables.unwrap()).unwrap().len();
         assert_eq!(then, std::fs::metadata(&variables).unwrap().len());
@@ -72,7 +72,7 @@ async fn a_tpm_is_there_and_its_state_goes_with_a_checkpoint() {
         tpm_state: Some(bench.path("tpm-then")),
         ..Default::default()
     };
-    vm.checkpoint(&request).await.unwrap();
+    vm.checkpoint(&request).await.unwrap().rest.done().await.unwrap();
     vm.power_off().await.unwrap();
 
     let overlay = bench.path("again.qcow2");
@@ -179,7 +179,7 @@ async fn a_state_that_was_cut_short_is_refused() {
         memory_state: Some(memory.clone()),
         ..Default::default()
     };
-    vm.checkpoint(&request).await.unwrap();
+    vm.checkpoint(&request).await.unwrap().rest.done().await.unwrap();
     said(&*vm, READY).await.unwrap();
     vm.power_off().await.unwrap();
     let file = std::fs::File::options().write(true).open(&memory).unwrap();

@@ -161,6 +161,7 @@ async fn a_resumed_guest_answers_on_another_port_with_its_memory() {
     };
     let checkpoint = vm.checkpoint(&request).await.unwrap();
     eprintln!("stood still for {:?}", checkpoint.paused_for);
+    checkpoint.rest.done().await.unwrap();
     // The same connection lives on, and what is written now is not in the checkpoint.
     ssh.output("echo later > /dev/vda; sync; echo later > /tmp/memory").await.unwrap();
     vm.power_off().await.unwrap();

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Raised when the meaning of a field changes; other formats are not reused.
@@ -260,8 +261,13 @@ impl History {
             .unwrap_or_default()
     }
 
-    pub fn save(&self, home: &Home, image: &str) -> io::Result<()> {
-        write_atomically(&Self::path(home, image), &serde_json::to_vec_pretty(self)?)
+    /// Changes what is remembered of an image. A layer may be remembered while a stage is.
+    pub fn change(home: &Home, image: &str, change: impl FnOnce(&mut Self)) -> io::Result<()> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut history = Self::load(home, image);
+        change(&mut history);
+        write_atomically(&Self::path(home, image), &serde_json::to_vec_pretty(&history)?)
     }
 }
 

@@ -60,7 +60,21 @@ impl Context {
     }
 }
 
+/// A reader that has seen enough (`gilt schema | head`) is no defect: the program ends as one that a
+/// closed pipe ended, without a word.
+fn end_quietly_on_a_closed_pipe() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if text.starts_with("failed printing to std") && text.contains("Broken pipe") {
+            std::process::exit(128 + 13);
+        }
+        usual(panic);
+    }));
+}
+
 pub fn main() -> ExitCode {
+    end_quietly_on_a_closed_pipe();
     let cli = Cli::parse();
     let context = Context { json: cli.json };
     let done = match cli.command {

@@ -1,12 +1,14 @@
 //! Digests of the files that go into a build, and the cache that spares reading them twice.
 
 use crate::content_hash::{ContentHasher, Digest};
+use crate::fetch::{FetchError, fetch};
 use crate::template::{FileKind, FileRef, Location};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -38,8 +40,8 @@ pub enum InputError {
     UnknownUrl { url: String },
     #[error("the digest of {location} is {found}, not {expected} as {said_by} says")]
     Mismatch { location: Location, expected: Digest, found: Digest, said_by: &'static str },
-    #[error("cannot fetch {url}: {why}")]
-    Fetch { url: String, why: String },
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     #[error("{name} is not in the lock file")]
     NotLocked { name: String },
     #[error("cannot read {path}")]
@@ -110,7 +112,7 @@ impl Digests {
                 let Some(folder) = &self.fetch_to else {
                     return Err(InputError::UnknownUrl { url: url.clone() });
                 };
-                let digest = super::fetch::fetch(url, folder)?;
+                let digest = fetch(url, folder, None, &mut |_, _| ControlFlow::Continue(()))?;
                 self.fetched.insert(url.clone(), digest);
                 Ok(digest)
             }

@@ -3,7 +3,6 @@
 //! With `--locked`, a build takes only inputs whose bytes are those of the lock file.
 
 pub mod digest;
-mod fetch;
 
 pub use digest::{Digests, InputError};
 

@@ -3,6 +3,7 @@
 use super::generalize::proof::Leftover;
 use crate::cli::Exit;
 use crate::evidence::diagnose;
+use crate::fetch::FetchError;
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum StageError {
     /// An input is not what the template or the lock says.
     #[error("{0}")]
     Input(String),
+
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
 
     /// This host cannot do it.
     #[error("{what}")]
@@ -70,7 +74,10 @@ impl StageError {
             Self::CommandTimedOut { .. } => Exit::TimedOut,
             Self::Host { .. } => Exit::Host,
             Self::Store(_) => Exit::Store,
-            Self::Cancelled => Exit::Cancelled,
+            Self::Cancelled | Self::Fetch(FetchError::Cancelled) => Exit::Cancelled,
+            Self::Fetch(FetchError::OtherDigest { .. }) => Exit::Corrupt,
+            Self::Fetch(FetchError::Failed { .. }) => Exit::Usage,
+            Self::Fetch(FetchError::Write { .. }) => Exit::Internal,
             Self::Imaging(_) | Self::Io { .. } | Self::Vm(_) => Exit::Internal,
         }
     }
@@ -78,7 +85,9 @@ impl StageError {
     fn is_disk_full(&self) -> bool {
         match self {
             Self::Vm(error) => error.is_disk_full(),
-            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Self::Io { source, .. } | Self::Fetch(FetchError::Write { source, .. }) => {
+                source.kind() == std::io::ErrorKind::StorageFull
+            }
             Self::Imaging(text) | Self::Store(text) => text.contains("No space left on device"),
             _ => false,
         }
@@ -116,10 +125,14 @@ impl StageError {
                 Some("leave the port out to have a free one chosen".into())
             }
             _ if self.is_disk_full() => {
-                Some("`gilt layers prune` removes checkpoints no template needs".into())
+                Some("`gilt layers prune --keep TEMPLATE` removes checkpoints that template does not need".into())
             }
             Self::Leftovers { .. } => {
-                Some("`generalize: {keep: […]}` keeps what is meant to stay".into())
+                Some(
+                    "remove it in the layer that left it; a machine's own traces that are meant to stay \
+                     are named in `generalize: {keep: […]}`"
+                        .into(),
+                )
             }
             _ => None,
         }

@@ -129,6 +129,12 @@ impl Served {
         }
         Ok(served)
     }
+
+    /// The address of any build's file server, up to its port: `http://10.0.2.2:`.
+    pub fn any_port(&self) -> String {
+        let end = self.base.rfind(':').map_or(self.base.len(), |colon| colon + 1);
+        self.base[..end].to_owned()
+    }
 }
 
 /// A script for the guest.

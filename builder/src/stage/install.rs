@@ -60,9 +60,7 @@ async fn install(job: &Job, plan: &Plan) -> Result<Machine, StageError> {
         template::Start::Disk(medium) => from_disk(job, &medium.0).await?,
     };
     let seconds = started.elapsed().as_secs_f64();
-    let saved = machine.save(job, &key, &step.name, seconds).await?;
-    layers::finished(job, step, &saved, seconds)?;
-    drop(lock);
+    machine.save(job, layers::done(job, step, seconds, lock)).await?;
     Ok(machine)
 }
 
@@ -106,7 +104,9 @@ async fn from_disk(job: &Job, medium: &template::FileRef) -> Result<Machine, Sta
     type_boot_steps(job, vm.as_ref(), &access, &served).await?;
     let patience = job.build.spec.communicator.timeout;
     let guest = Guest::connect(job, vm.as_ref(), &access, served, patience).await?;
-    vm.change_medium(1, None).await?;
+    for drive in 0..spec.cdroms.len() {
+        vm.change_medium(drive, None).await?;
+    }
     Ok(Machine::new(vm, guest))
 }
 

@@ -1,13 +1,12 @@
 //! Layers on the machine: from the newest checkpoint that fits, each one run, verified, saved.
 
-use super::machine::Machine;
+use super::machine::{DoneLayer, Machine};
 use super::provision::{self, Surroundings};
 use super::{Job, OnError, StageError};
-use crate::checkpoint::{Checkpoint, LayerHistory};
 use crate::event::Event;
 use crate::home::Home;
 use crate::pipeline::Target;
-use crate::plan::{Decision, Keyed, LayerInputsRecord, Plan, PlannedStep, Reason};
+use crate::plan::{Decision, LayerInputsRecord, Plan, PlannedStep, Reason};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -48,7 +47,6 @@ pub async fn run(
     plan: &Plan,
     start: &Start,
     mut machine: Machine,
-    _target: &Target,
 ) -> Result<Machine, StageError> {
     // Layer 0, the installation, is done when there is a machine.
     for at in start.first.max(1)..start.end {
@@ -72,6 +70,7 @@ async fn one(
         && let Some(made) = job.checkpoints.find(&key)
     {
         job.events.emit(Event::LayerReused { layer: layer.name.clone(), key });
+        machine.saved().await?;
         machine.vm.power_off().await?;
         drop(machine);
         return job.resume(&made).await;
@@ -87,9 +86,7 @@ async fn one(
         match apply(job, &mut machine, layer, at).await {
             Ok(()) => {
                 let seconds = started.elapsed().as_secs_f64();
-                let saved = machine.save(job, &key, &layer.name, seconds).await?;
-                finished(job, layer, &saved, seconds)?;
-                drop(lock);
+                machine.save(job, done(job, layer, seconds, lock)).await?;
                 return Ok(machine);
             }
             Err(error) => {
@@ -97,6 +94,7 @@ async fn one(
                     return Err(error);
                 }
                 // What the failed try left in the guest goes: from the checkpoint before it.
+                machine.saved().await?;
                 machine.vm.power_off().await?;
                 let parent = job.checkpoints.find(&plan.steps[at - 1].key.to_string());
                 let parent = parent.ok_or_else(|| {
@@ -108,26 +106,17 @@ async fn one(
     }
 }
 
-/// Remembers a layer for the next plan.
-pub fn finished(
-    job: &Job,
-    layer: &PlannedStep,
-    saved: &Checkpoint,
-    seconds: f64,
-) -> Result<(), StageError> {
-    job.events.emit(Event::LayerFinished {
-        layer: layer.name.clone(),
+/// A layer that took so long, ready to be saved.
+pub fn done(job: &Job, layer: &PlannedStep, seconds: f64, lock: std::fs::File) -> DoneLayer {
+    let mut steps = job.build.steps();
+    let made_of = steps.find(|(name, _)| *name == layer.name);
+    DoneLayer {
+        key: layer.key.to_string(),
+        name: layer.name.clone(),
         seconds,
-        checkpoint_bytes: saved.bytes(),
-    });
-    let steps: Vec<(&str, &Keyed)> = job.build.steps().collect();
-    let Some((_, keyed)) = steps.into_iter().find(|(name, _)| *name == layer.name) else {
-        return Ok(());
-    };
-    let made_of = LayerInputsRecord::from(keyed);
-    job.remember(|history| {
-        history.layers.insert(layer.name.clone(), LayerHistory { seconds, made_of });
-    })
+        made_of: made_of.map(|(_, keyed)| LayerInputsRecord::from(keyed)),
+        lock,
+    }
 }
 
 /// Whether a checkpoint that another build made in the meantime will do. Not for a layer that must

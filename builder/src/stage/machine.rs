@@ -2,16 +2,20 @@
 
 use super::guest::{Access, Guest, Served};
 use super::{Job, StageError};
-use crate::checkpoint::{self, Checkpoint, Record};
+use crate::checkpoint::{self, Checkpoint, Checkpoints, History, LayerHistory, Record};
+use crate::event::{Event, Events};
+use crate::home::Home;
+use crate::plan::LayerInputsRecord;
 use crate::template::model as template;
 use gilt_vm::{
     Accelerator, CdromInterface, CdromSpec, CheckpointRequest, DiskFormat, DiskInterface, DiskSpec,
     Display, Firmware, GuestClock, MachineSpec, NetDevice, NetworkSpec, OnGuestReset, StartFrom,
     TpmSpec, Vm,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// A running guest one is logged in to.
 pub struct Machine {
@@ -19,6 +23,18 @@ pub struct Machine {
     pub guest: Guest,
     /// The key of the checkpoint the running disk lies over; `None` before the first.
     pub parent: Option<String>,
+    /// The checkpoint that is being written while the guest goes on.
+    saving: Option<JoinHandle<Result<(), StageError>>>,
+}
+
+/// A layer that is done, to be made known once its checkpoint counts.
+pub struct DoneLayer {
+    pub key: String,
+    pub name: String,
+    pub seconds: f64,
+    pub made_of: Option<LayerInputsRecord>,
+    /// Held until the checkpoint is there.
+    pub lock: std::fs::File,
 }
 
 /// Memory a machine's process needs beside the guest's own: firmware, device models, translated code.
@@ -87,8 +103,16 @@ impl Job {
     }
 
     /// The drives of the installer's medium and of the answer medium; empty ones stay attached
-    /// through the whole build, so that a saved state always fits.
+    /// through the whole build, so that a saved state always fits. A Linux guest that begins on a disk
+    /// and reads no answers has none: looking for them would only slow its boot.
     pub fn with_cdroms(&self, mut spec: MachineSpec, media: [Option<PathBuf>; 2]) -> MachineSpec {
+        let source = &self.build.spec.source;
+        if matches!(source.start, template::Start::Disk(_))
+            && source.answer.is_none()
+            && self.build.spec.guest == template::Guest::Linux
+        {
+            return spec;
+        }
         spec.cdroms = media
             .into_iter()
             .enumerate()
@@ -174,7 +198,7 @@ impl Job {
             checkpoint.record.layer,
             started.elapsed().as_secs_f64()
         ));
-        let mut machine = Machine { vm, guest, parent: Some(key) };
+        let mut machine = Machine { parent: Some(key), ..Machine::new(vm, guest) };
         machine.guest.renew_access().await?;
         Ok(machine)
     }
@@ -198,27 +222,24 @@ impl Job {
 
 impl Machine {
     pub fn new(vm: Arc<dyn Vm>, guest: Guest) -> Self {
-        Self { vm, guest, parent: None }
+        Self { vm, guest, parent: None, saving: None }
     }
 
-    /// Saves the guest as it is now as checkpoint `key` and goes on over a fresh overlay.
-    pub async fn save(
-        &mut self,
-        job: &Job,
-        key: &str,
-        layer: &str,
-        seconds: f64,
-    ) -> Result<Checkpoint, StageError> {
+    /// Freezes the guest's disk and memory as checkpoint of a layer. The guest goes on over a fresh
+    /// overlay at once; the checkpoint counts when it is written out, see [`Machine::saved`].
+    pub async fn save(&mut self, job: &Job, layer: DoneLayer) -> Result<(), StageError> {
         self.guest.sync().await?;
+        self.saved().await?;
+        let key = layer.key.clone();
         let staging = job
             .home
-            .staging_dir(&job.id, key)
+            .staging_dir(&job.id, &key)
             .map_err(StageError::io("make a folder for a checkpoint"))?;
         let next = job.run.file(&format!("overlay-{}.qcow2", job.next_overlay()));
         let uefi = matches!(job.build.spec.machine.firmware, template::Firmware::Uefi);
         let request = CheckpointRequest {
             new_overlays: vec![next],
-            backing_names: Some(vec![job.checkpoints.disk_path(key)]),
+            backing_names: Some(vec![job.checkpoints.disk_path(&key)]),
             memory_state: job.options.keep_memory.then(|| staging.join(checkpoint::MEMORY)),
             uefi_variables: uefi.then(|| staging.join(checkpoint::UEFI_VARIABLES)),
             tpm_state: job.build.spec.machine.tpm.then(|| staging.join(checkpoint::TPM)),
@@ -230,24 +251,38 @@ impl Machine {
         self.guest.access.save(&staging.join(checkpoint::ACCESS_KEY))?;
         let record = Record {
             format: 0,
-            key: key.to_owned(),
+            key: key.clone(),
             parent: self.parent.clone(),
             image: job.build.spec.name.clone(),
-            layer: layer.to_owned(),
+            layer: layer.name.clone(),
             created: crate::now(),
-            seconds,
+            seconds: layer.seconds,
             username: self.guest.access.username.clone(),
             public_key: self.guest.access.public_key.clone(),
             key_is_ours: self.guest.access.is_ours(),
         };
-        let checkpoints = job.checkpoints.clone();
-        let saved = job
-            .blocking(move || {
-                checkpoints.publish(&staging, record).map_err(StageError::io("save a checkpoint"))
-            })
-            .await?;
-        self.parent = Some(key.to_owned());
-        Ok(saved)
+        let keeper = Keeper {
+            checkpoints: job.checkpoints.clone(),
+            home: job.home.clone(),
+            events: job.events.clone(),
+        };
+        self.saving = Some(job.beside(async move {
+            frozen.rest.done().await?;
+            let kept = tokio::task::spawn_blocking(move || keeper.keep(&staging, record, layer));
+            kept.await.unwrap_or_else(|panic| Err(StageError::Imaging(panic.to_string())))
+        }));
+        self.parent = Some(key);
+        Ok(())
+    }
+
+    /// Waits until the last checkpoint counts.
+    pub async fn saved(&mut self) -> Result<(), StageError> {
+        match self.saving.take() {
+            None => Ok(()),
+            Some(saving) => saving.await.unwrap_or_else(|panic| {
+                Err(StageError::Imaging(format!("a worker died: {panic}")))
+            }),
+        }
     }
 
     /// The disk the guest writes now.
@@ -256,7 +291,36 @@ impl Machine {
     }
 }
 
-fn copy_folder(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+/// Makes a written checkpoint count, and tells.
+struct Keeper {
+    checkpoints: Checkpoints,
+    home: Home,
+    events: Events,
+}
+
+impl Keeper {
+    fn keep(self, staging: &Path, record: Record, layer: DoneLayer) -> Result<(), StageError> {
+        let DoneLayer { name, seconds, made_of, lock, .. } = layer;
+        let image = record.image.clone();
+        let saved = self
+            .checkpoints
+            .publish(staging, record)
+            .map_err(StageError::io("save a checkpoint"))?;
+        drop(lock);
+        self.events.emit(Event::LayerFinished {
+            layer: name.clone(),
+            seconds,
+            checkpoint_bytes: saved.bytes(),
+        });
+        let Some(made_of) = made_of else { return Ok(()) };
+        History::change(&self.home, &image, |history| {
+            history.layers.insert(name, LayerHistory { seconds, made_of });
+        })
+        .map_err(StageError::io("remember a layer"))
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;

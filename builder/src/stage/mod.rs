@@ -157,10 +157,8 @@ impl Job {
 
     /// Changes what is remembered of this image.
     pub fn remember(&self, change: impl FnOnce(&mut History)) -> Result<(), StageError> {
-        let image = &self.build.spec.name;
-        let mut history = History::load(&self.home, image);
-        change(&mut history);
-        history.save(&self.home, image).map_err(StageError::io("remember this build"))
+        History::change(&self.home, &self.build.spec.name, change)
+            .map_err(StageError::io("remember this build"))
     }
 
     /// Runs one stage: events around it, its duration, and an end as soon as it is cancelled.
@@ -184,6 +182,14 @@ impl Job {
             history.stages.insert(stage.name().to_owned(), seconds);
         })?;
         Ok(done)
+    }
+
+    /// Runs work beside the build that must come to its end, whatever becomes of the build.
+    pub fn beside<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.workers.spawn(work)
     }
 
     /// Runs work of the CPU or the disk beside the runtime. It must watch `cancel` itself.

@@ -357,6 +357,7 @@ async fn checkpoint(bench: &Bench) -> Result<(), Failure> {
     let request = CheckpointRequest { new_overlays: vec![next.clone()], ..Default::default() };
     let made = vm.checkpoint(&request).await?;
     claim(made.disks == [base.clone()], "the frozen disk is the one it began with")?;
+    made.rest.done().await?;
     claim(vm.disks() == [next.clone()], "it goes on over the new one")?;
     run(&*way_in, "printf AFTER! | dd of=/dev/vda conv=fsync 2>/dev/null").await?;
     claim(boot_id(&*way_in).await? == boot, "nothing was rebooted")?;
@@ -402,7 +403,7 @@ async fn resume(bench: &Bench) -> Result<(), Failure> {
         memory_state: Some(memory.clone()),
         ..Default::default()
     };
-    vm.checkpoint(&request).await?;
+    vm.checkpoint(&request).await?.rest.done().await?;
     run(&*way_in, "echo lost > /tmp/m; printf AFTER! | dd of=/dev/vda conv=fsync").await?;
     vm.power_off().await?;
     // Twice: a state is not used up.
@@ -432,7 +433,7 @@ async fn state_mismatch(bench: &Bench) -> Result<(), Failure> {
         memory_state: Some(memory.clone()),
         ..Default::default()
     };
-    vm.checkpoint(&request).await?;
+    vm.checkpoint(&request).await?.rest.done().await?;
     vm.power_off().await?;
     spec.memory_bytes *= 2;
     match bench.start_from(&spec, StartFrom::SavedState(&memory)).await {

@@ -40,6 +40,11 @@ const TRY_EVERY: Duration = Duration::from_millis(250);
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const MOST_PATIENCE: Duration = Duration::from_secs(20);
 const TRIES_AT_ONCE: usize = 3;
+/// A guest that refuses costs nothing to ask again, and one that stopped refusing has the SSH server
+/// at work for us: more tries at once would only make it slower.
+const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+const SECOND_OPINION: Duration = Duration::from_secs(3);
+const TRIES_AT_ONE_WHO_REFUSED: usize = 4;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(60);
 const KILL_LIMIT: Duration = Duration::from_secs(15);
 
@@ -679,6 +684,7 @@ async fn greeted_stream(address: SocketAddr, last_seen: &mut String) -> TcpStrea
     let mut guest_refused = false;
     let mut next_try = begun;
     loop {
+        let at_once = if guest_refused { TRIES_AT_ONE_WHO_REFUSED } else { TRIES_AT_ONCE };
         tokio::select! {
             biased;
             Some(result) = tries.next() => match result {
@@ -686,16 +692,20 @@ async fn greeted_stream(address: SocketAddr, last_seen: &mut String) -> TcpStrea
                 Err(Silence { reason, silent }) => {
                     *last_seen = reason;
                     guest_refused = !silent;
+                    if guest_refused {
+                        next_try = Instant::now() + AFTER_REFUSAL;
+                    }
                 }
             },
-            () = sleep_until(next_try), if tries.len() < TRIES_AT_ONCE => {
-                let patience = if guest_refused {
-                    MOST_PATIENCE
+            () = sleep_until(next_try), if tries.len() < at_once => {
+                let (patience, pause) = if guest_refused {
+                    (MOST_PATIENCE, SECOND_OPINION)
                 } else {
-                    (begun.elapsed() / 10).clamp(FIRST_PATIENCE, MOST_PATIENCE)
+                    let patience = (begun.elapsed() / 10).clamp(FIRST_PATIENCE, MOST_PATIENCE);
+                    (patience, TRY_EVERY.max(patience / 4).min(FIRST_PATIENCE))
                 };
                 tries.push(await_greeting(address, patience));
-                next_try = Instant::now() + TRY_EVERY.max(patience / 4).min(FIRST_PATIENCE);
+                next_try = Instant::now() + pause;
             }
         }
     }

@@ -69,7 +69,7 @@ impl Prover {
                     Ok(took) => {
                         (true, format!("KVM booted a test guest in {:.1} s", took.as_secs_f32()))
                     }
-                    Err(reason) => (false, reason),
+                    Err(reason) => (false, one_line(&reason)),
                 };
                 remembered.kvm.insert(key, verdict.clone());
                 remember(&self.cache_dir, &file, &remembered)?;
@@ -81,6 +81,16 @@ impl Prover {
         } else {
             tcg(format!("emulation, as KVM failed its test here ({reason})"))
         })
+    }
+}
+
+/// A failing QEMU says much; its first words name the cause.
+fn one_line(reason: &str) -> String {
+    const MOST: usize = 200;
+    let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST) {
+        Some((cut, _)) => format!("{} …", &line[..cut]),
+        None => line,
     }
 }
 

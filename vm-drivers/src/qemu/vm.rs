@@ -118,7 +118,7 @@ pub(super) struct QemuVm {
     media: Mutex<Vec<Option<String>>>,
     next_node: AtomicU64,
     /// One change of the machine's blocks at a time.
-    busy: tokio::sync::Mutex<()>,
+    busy: Arc<tokio::sync::Mutex<()>>,
     keyboard: tokio::sync::Mutex<()>,
     #[cfg(target_os = "linux")]
     handle: Option<std::os::fd::OwnedFd>,
@@ -186,7 +186,7 @@ impl Launch<'_> {
             fingerprint: self.fingerprint,
             key_interval: self.key_interval,
             next_node: AtomicU64::new(1),
-            busy: tokio::sync::Mutex::default(),
+            busy: Arc::default(),
             keyboard: tokio::sync::Mutex::default(),
             #[cfg(target_os = "linux")]
             handle: pid.and_then(open_handle),
@@ -551,7 +551,7 @@ impl Vm for QemuVm {
     }
 
     async fn checkpoint(&self, request: &CheckpointRequest) -> Result<Checkpoint> {
-        let _busy = self.busy.lock().await;
+        let busy = self.busy.clone().lock_owned().await;
         let frozen: Vec<(String, PathBuf)> =
             self.disks.lock().map(|d| d.clone()).unwrap_or_default();
         if frozen.len() != request.new_overlays.len() {
@@ -604,24 +604,28 @@ impl Vm for QemuVm {
             return Err(error);
         }
         let files: Vec<PathBuf> = frozen.into_iter().map(|(_, file)| file).collect();
-        let fingerprint = self.fingerprint.clone();
-        let (to_sync, state) = (files.clone(), request.memory_state.clone());
-        let synced = tokio::task::spawn_blocking(move || {
-            for file in &to_sync {
-                std::fs::File::open(file)
-                    .and_then(|f| f.sync_all())
-                    .map_err(Error::io("sync", file))?;
-            }
-            match (partial, state) {
-                (Some(partial), Some(state)) => fingerprint.publish(&partial, &state),
-                _ => Ok(()),
-            }
+        // Opened now: the caller may move them while they are written out.
+        let open = files.iter().map(|f| std::fs::File::open(f).map_err(Error::io("open", f)));
+        let open: Vec<_> = open.collect::<Result<_>>()?;
+        let (names, fingerprint) = (files.clone(), self.fingerprint.clone());
+        let state = request.memory_state.clone();
+        let rest = Rest::spawn(async move {
+            let _busy = busy;
+            let written = tokio::task::spawn_blocking(move || {
+                for (file, name) in open.iter().zip(&names) {
+                    file.sync_all().map_err(Error::io("sync", name))?;
+                }
+                match (partial, state) {
+                    (Some(partial), Some(state)) => fingerprint.publish(&partial, &state),
+                    _ => Ok(()),
+                }
+            });
+            written.await.map_err(|panic| Error::Monitor {
+                command: "checkpoint".into(),
+                reason: panic.to_string(),
+            })?
         });
-        synced.await.map_err(|e| Error::Monitor {
-            command: "checkpoint".into(),
-            reason: e.to_string(),
-        })??;
-        Ok(Checkpoint { disks: files, memory_state: request.memory_state.clone(), paused_for })
+        Ok(Checkpoint { disks: files, paused_for, rest })
     }
 
     fn disks(&self) -> Vec<PathBuf> {

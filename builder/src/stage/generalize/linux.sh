@@ -4,6 +4,8 @@
 # from the powered-off disk afterwards.
 #
 #   BUILD_USER  the build account, removed at the end
+#   BUILD_KEYS  the base64 parts of the build's public keys, separated by blanks
+#   BUILD_DNS   the resolver a build's network has, known to no other network
 #   KEEP        names of steps to leave out, separated by blanks
 set -eu
 
@@ -56,13 +58,18 @@ if ! kept leases; then
     step "leases and network state"
     rm -rf /var/lib/dhcp/* /var/lib/NetworkManager/*.lease /var/lib/NetworkManager/secret_key \
         /var/lib/systemd/network/* /etc/udev/rules.d/70-persistent-*.rules
+    # A link belongs to a service that fills it anew; a file was filled by the last lease.
+    if [ -n "${BUILD_DNS:-}" ] && [ -f /etc/resolv.conf ] && [ ! -L /etc/resolv.conf ]; then
+        sed -i "/^nameserver $BUILD_DNS\$/d" /etc/resolv.conf
+    fi
 fi
 
 if ! kept caches; then
     step "package caches"
     if command -v apt-get >/dev/null 2>&1; then
         apt-get clean
-        rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old
+        rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old \
+            /var/lib/apt/periodic/* /var/lib/apt/listchanges*
         mkdir -p /var/lib/apt/lists/partial
     fi
     rm -f /var/cache/ldconfig/aux-cache
@@ -70,10 +77,16 @@ if ! kept caches; then
 fi
 
 if ! kept tmp; then
-    step "temporary files and histories"
+    step "temporary files"
     find /tmp /var/tmp -xdev -mindepth 1 -delete 2>/dev/null || true
-    rm -f /root/.bash_history /root/.lesshst /root/.viminfo /root/.wget-hsts
-    rm -f /home/*/.bash_history /home/*/.lesshst /home/*/.viminfo
+fi
+
+if ! kept history; then
+    step "histories"
+    for home in /root /home/*; do
+        rm -f "$home/.bash_history" "$home/.ash_history" "$home/.zsh_history" "$home/.python_history" \
+            "$home/.lesshst" "$home/.viminfo" "$home/.wget-hsts"
+    done
 fi
 
 if ! kept random-seed; then
@@ -95,7 +108,7 @@ if ! kept logs; then
     rm -rf /var/log/journal/* /var/log/installer
     find /var/log -xdev -type f \( -name '*.gz' -o -name '*.[0-9]' -o -name '*.old' \) -delete
     find /var/log -xdev -type f -exec truncate -s 0 {} +
-    rm -f /var/log/wtmp /var/log/btmp /var/log/lastlog
+    rm -f /var/log/wtmp /var/log/btmp /var/log/lastlog /var/lib/systemd/coredump/*
 fi
 
 if [ -n "${BUILD_USER:-}" ] && [ "$BUILD_USER" != root ]; then
@@ -109,8 +122,20 @@ if [ -n "${BUILD_USER:-}" ] && [ "$BUILD_USER" != root ]; then
     rm -f "/etc/sudoers.d/$BUILD_USER" "/var/mail/$BUILD_USER" "/var/spool/cron/crontabs/$BUILD_USER"
     case "$home" in /?*) [ "$home" = / ] || [ "$home" = /root ] || rm -rf -- "$home" ;; esac
 fi
-rm -f /root/.ssh/authorized_keys
+# The build's own keys go from whichever account got them; others were put there by a layer and stay.
+for keys in /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; do
+    [ -f "$keys" ] || continue
+    for key in ${BUILD_KEYS:-}; do
+        { grep -vF "$key" "$keys" || true; } > "$keys.gilt" && cat "$keys.gilt" > "$keys"
+        rm -f "$keys.gilt"
+    done
+    [ -s "$keys" ] || rm -f "$keys"
+done
 rmdir /root/.ssh 2>/dev/null || true
+
+# What the build put beside the system carries its name: its network, its SSH settings, its units.
+step "files of the build"
+find /etc /usr/local /usr/lib/systemd /var/lib /root -xdev -depth -name '*gilt-build*' -exec rm -rf -- {} + 2>/dev/null || true
 
 step "power off"
 sync

@@ -63,15 +63,19 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
     if reason != ExitReason::PoweredOff {
         return Err(StageError::Guest(format!("generalize did not end in a power-off: {reason}")));
     }
+    // The generalized disk lies over the last layer's.
+    machine.saved().await?;
     let disk = machine.disk();
     let access = machine.guest.access.clone();
     let access_ours = access.is_ours();
+    let host_url = machine.guest.served.any_port();
     let parent = machine.parent.clone();
     drop(machine);
     job.take_live();
 
     let public_keys = vec![access.public_key.clone()];
-    prove(job, disk.clone(), access.username.clone(), public_keys.clone(), keep).await?;
+    let user = access.username.clone();
+    prove(job, disk.clone(), user, public_keys.clone(), host_url, keep).await?;
 
     let staging = job
         .home
@@ -103,14 +107,17 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
 }
 
 async fn linux(job: &Job, machine: &mut Machine, keep: &[String]) -> Result<(), StageError> {
-    let user = machine.guest.access.username.clone();
+    let access = &machine.guest.access;
+    let key = access.public_key.split_whitespace().nth(1).unwrap_or_default().to_owned();
     let command = Command {
         what: "generalize".to_owned(),
         script: LINUX.as_bytes().to_vec(),
         interpreter: None,
         arguments: Vec::new(),
         environment: BTreeMap::from([
-            ("BUILD_USER".to_owned(), user),
+            ("BUILD_USER".to_owned(), access.username.clone()),
+            ("BUILD_KEYS".to_owned(), key),
+            ("BUILD_DNS".to_owned(), proof::BUILD_DNS.to_owned()),
             ("KEEP".to_owned(), keep.join(" ")),
         ]),
         user: "root".to_owned(),
@@ -135,6 +142,7 @@ async fn prove(
     disk: PathBuf,
     build_user: String,
     public_keys: Vec<String>,
+    host_url: String,
     keep: Vec<String>,
 ) -> Result<(), StageError> {
     let secrets =
@@ -146,6 +154,7 @@ async fn prove(
                 build_user: &build_user,
                 public_keys: &public_keys,
                 secrets: &secrets,
+                host_url: &host_url,
                 keep: &keep,
             };
             proof::prove(&volume.tree, volume.reader.contents(), &traces)

@@ -1,9 +1,13 @@
 //! Proof, from the powered-off disk, that a Linux image holds nothing of the machine or the
 //! build it came from. The guest's word is not asked.
 
+mod places;
+
 use gilt_wim::tree::{ContentSource, Entry, Node, NodeId, Tree};
 use std::io::Read;
 use std::sync::Mutex;
+
+pub use places::BUILD_DNS;
 
 /// Something found that must not be in an image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +24,8 @@ pub struct Traces<'a> {
     pub public_keys: &'a [String],
     /// Values of sensitive variables and other secrets.
     pub secrets: &'a [Vec<u8>],
+    /// How guests reached the build's file server: `http://10.0.2.2:`.
+    pub host_url: &'a str,
     /// Steps the template keeps (`generalize: {keep: […]}`).
     pub keep: &'a [String],
 }
@@ -37,45 +43,12 @@ pub fn prove(
     contents: &dyn ContentSource,
     traces: &Traces<'_>,
 ) -> std::io::Result<Vec<Leftover>> {
-    let mut found = Vec::new();
     let kept = |step: &str| traces.keep.iter().any(|k| k == step);
+    let mut found = places::of_the_machine(tree, contents, &kept)?;
+    found.extend(places::of_the_build(tree, contents, traces.host_url)?);
     let mut add = |path: &str, what: &str| {
         found.push(Leftover { path: path.to_owned(), what: what.to_owned() });
     };
-
-    if !kept("machine-id") {
-        for path in ["etc/machine-id", "var/lib/dbus/machine-id"] {
-            if let Some(text) = read_small(tree, contents, path)?
-                && !matches!(text.trim_ascii(), b"" | b"uninitialized")
-            {
-                add(path, "a machine-id");
-            }
-        }
-    }
-    if !kept("ssh-host-keys") {
-        for entry in children(tree, "etc/ssh") {
-            let name = entry.name.to_display();
-            if name.starts_with("ssh_host_") {
-                add(&format!("etc/ssh/{name}"), "an SSH host key");
-            }
-        }
-    }
-    if !kept("random-seed") && lookup(tree, "var/lib/systemd/random-seed").is_some() {
-        add("var/lib/systemd/random-seed", "a saved random seed");
-    }
-    if !kept("leases") {
-        for entry in children(tree, "var/lib/dhcp") {
-            add(&format!("var/lib/dhcp/{}", entry.name.to_display()), "a DHCP lease");
-        }
-    }
-    if !kept("logs") {
-        for entry in children(tree, "var/log/journal") {
-            add(&format!("var/log/journal/{}", entry.name.to_display()), "a journal");
-        }
-    }
-    if !kept("cloud-init") && lookup(tree, "var/lib/cloud/instance").is_some() {
-        add("var/lib/cloud/instance", "the state of a cloud-init run");
-    }
     let account = format!("{}:", traces.build_user);
     for file in ["passwd", "shadow", "group", "gshadow", "subuid", "subgid"] {
         for path in [format!("etc/{file}"), format!("etc/{file}-")] {
@@ -319,6 +292,7 @@ mod tests {
             build_user: "gilt-build",
             public_keys: &[KEY.to_owned()],
             secrets: &[b"correct horse".to_vec()],
+            host_url: "http://10.0.2.2:",
             keep,
         };
         let left = prove(&tree, &contents, &traces).unwrap();
@@ -344,16 +318,37 @@ mod tests {
             ("home/u/.ssh/authorized_keys", KEY.as_bytes()),
             ("opt/app/config", b"....................... password=correct horse ..."),
             ("var/lib/systemd/random-seed", b"x"),
+            ("etc/systemd/network/10-gilt-build.network", b"[Match]"),
+            ("etc/network/interfaces", b"iface eth0 inet static\n address 10.0.2.15/24\n"),
+            ("etc/resolv.conf", b"nameserver 10.0.2.3\n"),
+            ("etc/apt/sources.list", b"deb http://10.0.2.2:4711/debian bookworm main\n"),
+            ("usr/share/doc/qemu/README", b"the host is http://10.0.2.2:80, the guest 10.0.2.15"),
+            ("usr/sbin/policy-rc.d", b"#!/bin/sh\nexit 101\n"),
+            ("var/lib/apt/lists/deb_Packages", b"x"),
+            ("var/lib/apt/lists/lock", b""),
+            ("var/lib/dpkg/status-old", b"x"),
+            ("var/tmp/build.log", b"x"),
+            ("root/.bash_history", b"ls"),
+            ("var/log/wtmp", b""),
         ];
         assert_eq!(
             found(files, &[]),
             [
+                "etc/apt/sources.list: an address of the build",
                 "etc/machine-id: a machine-id",
+                "etc/network/interfaces: the fixed network address of the build",
+                "etc/resolv.conf: the resolver of the build's network",
                 "etc/shadow-: the build account",
                 "etc/ssh/ssh_host_ed25519_key: an SSH host key",
+                "etc/systemd/network/10-gilt-build.network: a file of the build",
                 "home/u/.ssh/authorized_keys: the build's SSH key",
                 "opt/app/config: a secret of the build",
+                "root/.bash_history: a history of commands",
+                "usr/sbin/policy-rc.d: a policy that keeps services from starting",
+                "var/lib/apt/lists/deb_Packages: a package list",
+                "var/lib/dpkg/status-old: an old package database",
                 "var/lib/systemd/random-seed: a saved random seed",
+                "var/tmp/build.log: a temporary file",
             ]
         );
     }
