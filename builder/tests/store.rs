@@ -98,8 +98,8 @@ fn every_kind_of_wim_comes_back_and_both_verifiers_accept_it() {
     let root = desk.path("tree");
     tree(&root, 60);
     let made = |name: &str, options: &[&str]| {
-        let arguments = [&["capture", &text(&root), &text(&desk.path(name))], options].concat();
-        tool("wimlib-imagex", &arguments);
+        let (root, wim) = (text(&root), text(&desk.path(name)));
+        tool("wimlib-imagex", &[&["capture", &root, &wim], options].concat());
     };
     made("solid.esd", &["--solid"]);
     made("lzms.wim", &["--compress=LZMS", "--check"]);

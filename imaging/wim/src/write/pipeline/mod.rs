@@ -65,12 +65,14 @@ const ROOM: Room = Room {
 /// Without compression all is copying, which is several times as fast out of the processor's cache.
 const ROOM_UNCOMPRESSED: Room = Room {
     segment_bytes: 256 << 10,
-    budget_bytes: 2 << 20,
+    budget_bytes: 4 << 20,
     budget_per_thread_bytes: 2 << 20,
     reserve_bytes: 2 << 20,
 };
-/// Buffers kept for reuse.
+/// Buffers kept for reuse, and how large the smallest of them is: a small stream must not hold a
+/// large buffer.
 const IDLE_BUFFERS: usize = 64;
+const POOLED_BYTES: usize = 128 << 10;
 
 /// Contents to store.
 pub(super) struct Job<'a> {
@@ -137,6 +139,11 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
+    /// Nothing is compressed.
+    fn copies_only(&self) -> bool {
+        self.options.compression == Compression::None && !self.solid
+    }
+
     pub fn run(&self, jobs: Vec<Job<'_>>, output: &mut Output) -> Result<Stored> {
         let mut jobs = jobs;
         self.hash_large_twins(&mut jobs)?;
@@ -147,8 +154,7 @@ impl Pipeline<'_> {
                 first_known.entry(sha1).or_insert(index);
             }
         }
-        let copies_only = self.options.compression == Compression::None && !self.solid;
-        let room = if copies_only { ROOM_UNCOMPRESSED } else { ROOM };
+        let room = if self.copies_only() { ROOM_UNCOMPRESSED } else { ROOM };
         let (sender, receiver) = channel();
         let shared = Shared {
             options: self.options,
@@ -198,13 +204,16 @@ impl Pipeline<'_> {
     }
 
     /// Hashes large streams that share their size with another one or with something lent: they
-    /// may be duplicates, and compressing to find out would cost more. For a solid resource hashes
-    /// all: the number of its chunks comes before the first one.
+    /// may be duplicates, and compressing to find out would cost more (writing them as they are does
+    /// not: the writer takes the second one back). For a solid resource hashes all: the number of
+    /// its chunks comes before the first one.
     fn hash_large_twins(&self, jobs: &mut [Job<'_>]) -> Result<()> {
         let mut sizes: HashMap<u64, u32> = HashMap::new();
         let is_large = |job: &Job<'_>| job.single && job.len_bytes > SMALL_BYTES;
+        let copies_only = self.copies_only();
         for job in jobs.iter().filter(|job| is_large(job)) {
-            *sizes.entry(job.len_bytes).or_default() += 1;
+            let count = sizes.entry(job.len_bytes).or_default();
+            *count += u32::from(!copies_only || *count == 0);
         }
         let others = self.options.lenders.iter().chain(&self.options.references);
         for blob in others.flat_map(|wim| &wim.inner().blobs) {
@@ -408,11 +417,18 @@ impl Shared<'_> {
         self.changed.notify_all();
     }
 
-    fn buffer(&self) -> Vec<u8> {
+    /// A buffer that will hold about `bytes`.
+    fn buffer(&self, bytes: usize) -> Vec<u8> {
+        if bytes < POOLED_BYTES {
+            return Vec::with_capacity(bytes);
+        }
         lock(&self.buffers).pop().unwrap_or_default()
     }
 
     fn give_back(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() < POOLED_BYTES {
+            return;
+        }
         buffer.clear();
         let mut buffers = lock(&self.buffers);
         if buffers.len() < IDLE_BUFFERS {

@@ -96,7 +96,7 @@ impl<'a> Worker<'a> {
         match task {
             Task::Segment(segment) => self.compress_segment(segment),
             Task::SolidChunk { number, bytes } => {
-                let mut out = self.shared.buffer();
+                let mut out = self.shared.buffer(bytes.len());
                 let smaller =
                     self.compressor.as_mut().is_some_and(|c| c.compress(&bytes, &mut out));
                 let (kept, idle) = if smaller { (out, bytes) } else { (bytes, out) };
@@ -132,8 +132,8 @@ impl<'a> Worker<'a> {
     fn do_small(&mut self, index: usize, job: &Job<'_>) -> Result<()> {
         let shared = self.shared;
         let permit = self.acquire(index, job.len_bytes)?;
-        let mut bytes = shared.buffer();
         let want = job.len_bytes as usize;
+        let mut bytes = shared.buffer(want + 1);
         bytes.reserve(want + 1);
         let reader = job.open().map_err(|e| job.io_error(e))?;
         reader.take(job.len_bytes + 1).read_to_end(&mut bytes).map_err(|e| job.io_error(e))?;
@@ -176,7 +176,7 @@ impl<'a> Worker<'a> {
         let chunk_bytes = self.shared.options.chunk_bytes as usize;
         let chunks = bytes.len().div_ceil(chunk_bytes);
         let table_bytes = 4 * chunks.saturating_sub(1);
-        let mut out = self.shared.buffer();
+        let mut out = self.shared.buffer(bytes.len());
         out.resize(table_bytes, 0);
         for (index, chunk) in bytes.chunks(chunk_bytes).enumerate() {
             if index > 0 {
@@ -209,7 +209,7 @@ impl<'a> Worker<'a> {
             let want = left.min(shared.segment_bytes as u64);
             let permit = self.acquire(index, want)?;
             shared.check()?;
-            let mut bytes = shared.buffer();
+            let mut bytes = shared.buffer(want as usize);
             bytes.reserve(want as usize);
             (&mut reader).take(want).read_to_end(&mut bytes).map_err(|e| job.io_error(e))?;
             if bytes.len() as u64 != want {
@@ -247,7 +247,7 @@ impl<'a> Worker<'a> {
                 return self.send(Message::Segment { job, number, bytes, chunk_sizes, permit });
             }
         };
-        let mut out = self.shared.buffer();
+        let mut out = self.shared.buffer(bytes.len());
         let mut chunk_sizes = Vec::with_capacity(bytes.len().div_ceil(chunk_bytes));
         for chunk in bytes.chunks(chunk_bytes) {
             let before = out.len();

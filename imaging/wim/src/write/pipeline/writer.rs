@@ -158,7 +158,7 @@ impl Writer<'_, '_> {
     }
 
     fn copy_lent(&mut self, lent: &Lent) -> Result<()> {
-        let mut buffer = self.shared.buffer();
+        let mut buffer = self.shared.buffer(COPY_BYTES);
         let mut left = lent.resource.stored_bytes;
         let mut at = lent.resource.offset;
         while left > 0 {
@@ -214,11 +214,10 @@ impl Writer<'_, '_> {
         self.stored.sha1s[job] = sha1;
         let mut stored_bytes = self.output.position() - start;
         let mut flags = 0;
-        self.stored.unique_bytes += len_bytes;
         if shared.jobs[job].single && !self.seen.insert(sha1) {
-            // Two sizes, one SHA-1? The sizes were distinct, or the hash would have been known.
-            return Err(Error::unsupported(format!("two contents with the SHA-1 {sha1}")));
+            return self.take_back(sha1, start, len_bytes);
         }
+        self.stored.unique_bytes += len_bytes;
         if is_solid {
             self.add_solid_blob(sha1, len_bytes);
             return Ok(());
@@ -236,13 +235,24 @@ impl Writer<'_, '_> {
         Ok(())
     }
 
+    /// Drops what was written from `start` on: the same contents are in the file already.
+    fn take_back(&mut self, sha1: Sha1, start: u64, len_bytes: u64) -> Result<()> {
+        let mut written = self.stored.blobs.iter();
+        let same = written.any(|blob| blob.sha1 == sha1 && blob.resource.size_bytes == len_bytes);
+        if !same || self.solid.is_some() {
+            // Two sizes, one SHA-1.
+            return Err(Error::unsupported(format!("two contents with the SHA-1 {sha1}")));
+        }
+        self.output.truncate(start)
+    }
+
     /// Stores a stream that did not shrink as it is. It is read once more.
     fn copy_raw(&mut self, job: usize, expected: Sha1) -> Result<()> {
         let job = &self.shared.jobs[job];
         let mut reader = job.open().map_err(|e| job.io_error(e))?;
         let mut hasher = Hasher::default();
         let mut left = job.len_bytes;
-        let mut buffer = self.shared.buffer();
+        let mut buffer = self.shared.buffer(COPY_BYTES);
         while left > 0 {
             self.shared.check()?;
             let want = left.min(COPY_BYTES as u64);
