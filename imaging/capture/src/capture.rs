@@ -75,6 +75,8 @@ pub struct Captured {
     /// Of a Linux.
     pub inventory: Option<Inventory>,
     pub excluded: Excluded,
+    /// What the file system has that a WIM cannot say, and the like.
+    pub notes: Vec<String>,
     pub incremental: Incremental,
     /// The index for the next capture, where one was written.
     pub index: Option<PathBuf>,
@@ -118,7 +120,8 @@ pub fn capture_with(request: &CaptureRequest<'_>, options: &CaptureOptions) -> R
     let ignores_case = file_system.ignores_case();
     let whole = std::mem::take(&mut found.tree);
     let (tree, excluded) = rules.apply(&whole, ignores_case, &HashSet::new());
-    let left_out = found.reader.judge_specials(options.specials, &|id| excluded.keeps(id))?;
+    let captured = |id| excluded.keeps(id);
+    let left_out = found.reader.judge_specials(&whole, options.specials, &captured)?;
     let (tree, excluded) = match left_out.is_empty() {
         true => (tree, excluded),
         false => rules.apply(&whole, ignores_case, &left_out.into_iter().collect()),
@@ -154,18 +157,18 @@ pub fn capture_with(request: &CaptureRequest<'_>, options: &CaptureOptions) -> R
     let index = index_path(request.out);
     // An older index of that name is not this WIM's.
     let _ = std::fs::remove_file(&index);
-    let new = Wim::open(&partial.0)?;
     partial.publish(request.out)?;
-    if with_index {
-        index::write(&index, &disk, &found, &tree, &new)?;
+    if let Some(hashes) = written.hashes.first().filter(|_| with_index) {
+        index::write(&index, &disk, &found, &tree, hashes, written.guid)?;
     }
     Ok(Captured {
         wim: request.out.to_owned(),
-        written,
-        info: new.images().into_iter().next().unwrap_or(info),
+        info: written.images.first().cloned().unwrap_or(info),
         partition: found.number,
         file_system,
         label: found.reader.label(),
+        notes: found.reader.notes(),
+        written,
         inventory,
         excluded,
         incremental,

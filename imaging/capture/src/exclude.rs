@@ -68,6 +68,14 @@ impl Rule {
     }
 
     fn matches(&self, path: &[String], ignores_case: bool) -> bool {
+        // Most rules are for another depth than most files are at.
+        let fits = match self.anchored {
+            true => self.steps.len() == path.len(),
+            false => self.steps.len() <= path.len(),
+        };
+        if !fits && !self.steps.iter().any(|step| step == "**") {
+            return false;
+        }
         if self.anchored {
             return steps_match(&self.steps, path, ignores_case);
         }
@@ -282,7 +290,12 @@ impl Pruned<'_> {
         let id = NodeId(self.nodes.len() as u32);
         self.new_ids[old_id.0 as usize] = Some(id);
         let old = self.old.node(old_id);
-        self.nodes.push(Node { entries: Vec::new(), ..old.clone() });
+        self.nodes.push(Node {
+            entries: Vec::new(),
+            streams: old.streams.clone(),
+            extra: old.extra.clone(),
+            ..*old
+        });
         let mut entries = Vec::with_capacity(old.entries.len());
         for entry in &old.entries {
             self.path.push(entry.name.to_display());

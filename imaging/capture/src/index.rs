@@ -1,29 +1,34 @@
 //! What a capture knew of each file, for the next capture of a disk built over the same one.
 //!
 //! ```text
-//! magic │ length, JSON: disk, volume, WIM │ count, records │ SHA-256 of all before
+//! magic │ length, JSON: disk, volume, WIM │ count, records │ count, files │ SHA-256 of all before
 //! record: content stamp (where each byte of the file lies), SHA-1
+//! file:   number of the file, number of its record
 //! ```
 //! A file need not be read again when its bytes lie where bytes lay that were hashed, and no layer
 //! written since holds one of them. Whether layers were written since is told by the disk: its lower
 //! layers must be the very files that were captured, untouched. Anything else makes the index not fit;
 //! it is then ignored with the reason, never trusted in part. Times of files play no role.
+//!
+//! Of a file that was changed, the index tells what it was: chunks that are still the same need not be
+//! compressed again. That is a hint only; the bytes are compared.
 
 use crate::error::{CaptureError, Result};
 use crate::partition::FoundVolume;
 use gilt_disk::{Disk, FileStamp};
-use gilt_wim::Wim;
 use gilt_wim::tree::{ContentId, ContentSource, NodeId, Sha1, Tree};
+use gilt_wim::{Hashes, Wim};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"GILTIDX1";
+const MAGIC: &[u8; 8] = b"GILTIDX2";
 const RECORD_BYTES: usize = 20 + 20;
-/// 26 million files; more is a damaged or hostile file.
+const FILE_BYTES: usize = 8 + 4;
+/// 20 million files; more is a damaged or hostile file.
 const MAX_INDEX_BYTES: u64 = 1 << 30;
 const MAX_HEAD_BYTES: usize = 1 << 20;
 
@@ -69,6 +74,8 @@ type ContentStamp = [u8; 20];
 pub struct Index {
     head: Head,
     records: HashMap<ContentStamp, Sha1>,
+    /// What each file was.
+    files: HashMap<u64, Sha1>,
 }
 
 /// Where the index of a WIM is.
@@ -92,38 +99,54 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes the index of a capture beside its WIM. `tree` is what was captured.
+/// Writes the index of a capture beside its WIM. `tree` is what was captured, `hashes` what its
+/// contents are.
 pub fn write(
     path: &Path,
     disk: &Disk,
     found: &FoundVolume,
     tree: &Tree,
-    wim: &Wim,
+    hashes: &Hashes,
+    guid: [u8; 16],
 ) -> Result<usize> {
-    let (stored, contents) = wim.load_tree(1)?;
     let failed = |source| CaptureError::Io { path: path.to_owned(), source };
     let mut raw = MAGIC.to_vec();
-    let head = serde_json::to_vec(&head_of(disk, found, wim.header().guid))
+    let head = serde_json::to_vec(&head_of(disk, found, guid))
         .map_err(|error| failed(io::Error::other(error)))?;
     raw.extend((head.len() as u32).to_le_bytes());
     raw.extend(head);
-    let mut records: BTreeMap<ContentStamp, Sha1> = BTreeMap::new();
-    pair_up(tree, &stored, &mut |ours, theirs| {
-        for stream in ours.streams.iter().filter(|stream| stream.len_bytes > 0) {
-            let same = theirs.streams.iter().find(|other| other.name == stream.name);
-            let sha1 = same.and_then(|other| contents.known_sha1(other.content));
-            let stamp = found.reader.content_stamp(stream.content)?;
-            if let Some((stamp, sha1)) = stamp.zip(sha1) {
-                records.insert(stamp, sha1);
+    let mut records: Vec<(ContentStamp, Sha1)> = Vec::new();
+    let mut files: Vec<(u64, ContentStamp)> = Vec::new();
+    for (number, node) in (0..).zip(&tree.nodes) {
+        for (place, stream) in node.streams.iter().enumerate() {
+            let sha1 = hashes.stream(NodeId(number), place);
+            if stream.len_bytes == 0 || sha1.is_zero() {
+                continue;
+            }
+            let id = stream.content;
+            let Some(stamp) = found.reader.content_stamp(id).map_err(failed)? else { continue };
+            records.push((stamp, sha1));
+            if stream.name.is_none()
+                && let Some(file) = found.reader.file_number(id)
+            {
+                files.push((file, stamp));
             }
         }
-        Ok(())
-    })
-    .map_err(failed)?;
+    }
+    records.sort_unstable();
+    records.dedup_by_key(|(stamp, _)| *stamp);
+    files.sort_unstable();
     raw.extend((records.len() as u64).to_le_bytes());
     for (stamp, sha1) in &records {
         raw.extend(stamp);
         raw.extend(sha1.0);
+    }
+    raw.extend((files.len() as u64).to_le_bytes());
+    for (file, stamp) in &files {
+        let record = records.binary_search_by_key(stamp, |(stamp, _)| *stamp);
+        raw.extend(file.to_le_bytes());
+        // There are fewer than 2^32 streams.
+        raw.extend((record.unwrap_or(0) as u32).to_le_bytes());
     }
     let digest = Sha256::digest(&raw);
     raw.extend_from_slice(&digest);
@@ -132,34 +155,6 @@ pub fn write(
     std::fs::write(&partial, &raw).map_err(failed)?;
     std::fs::rename(&partial, path).map_err(failed)?;
     Ok(records.len())
-}
-
-/// Calls `each` with every node of both trees that has the same path.
-fn pair_up(
-    ours: &Tree,
-    theirs: &Tree,
-    each: &mut dyn FnMut(&gilt_wim::tree::Node, &gilt_wim::tree::Node) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut pending = vec![(Tree::ROOT, Tree::ROOT)];
-    let mut seen = vec![false; ours.nodes.len()];
-    while let Some((left, right)) = pending.pop() {
-        let (left_node, right_node) = (ours.node(left), theirs.node(right));
-        if std::mem::replace(&mut seen[left.0 as usize], true) {
-            continue;
-        }
-        each(left_node, right_node)?;
-        if left_node.entries.is_empty() {
-            continue;
-        }
-        let names: HashMap<&gilt_wim::tree::Name, NodeId> =
-            right_node.entries.iter().map(|entry| (&entry.name, entry.node)).collect();
-        for entry in &left_node.entries {
-            if let Some(other) = names.get(&entry.name) {
-                pending.push((entry.node, *other));
-            }
-        }
-    }
-    Ok(())
 }
 
 impl Index {
@@ -185,18 +180,28 @@ impl Index {
         let len = u32::from_le_bytes(*len) as usize;
         let head = rest.get(..len).filter(|_| len <= MAX_HEAD_BYTES).ok_or_else(cut)?;
         let head: Head = serde_json::from_slice(head).map_err(|error| error.to_string())?;
-        let (count, rest) = rest[len..].split_first_chunk::<8>().ok_or_else(cut)?;
-        let count = u64::from_le_bytes(*count);
-        if rest.len() as u64 != count.saturating_mul(RECORD_BYTES as u64) {
-            return Err(cut());
+        let (records, rest) = counted(&rest[len..], RECORD_BYTES).ok_or_else(cut)?;
+        let (files, rest) = counted(rest, FILE_BYTES).ok_or_else(cut)?;
+        if !rest.is_empty() {
+            return Err("has more than it says".into());
         }
-        let records = rest.chunks_exact(RECORD_BYTES).map(|raw| {
-            let (mut stamp, mut sha1) = ([0; 20], [0; 20]);
-            stamp.copy_from_slice(&raw[..20]);
-            sha1.copy_from_slice(&raw[20..]);
-            (stamp, Sha1(sha1))
+        let records: Vec<(ContentStamp, Sha1)> = records
+            .chunks_exact(RECORD_BYTES)
+            .map(|raw| {
+                let (mut stamp, mut sha1) = ([0; 20], [0; 20]);
+                stamp.copy_from_slice(&raw[..20]);
+                sha1.copy_from_slice(&raw[20..]);
+                (stamp, Sha1(sha1))
+            })
+            .collect();
+        let files = files.chunks_exact(FILE_BYTES).filter_map(|raw| {
+            let (file, record) = raw.split_first_chunk::<8>()?;
+            let record = u32::from_le_bytes(record.try_into().ok()?);
+            let (_, sha1) = records.get(usize::try_from(record).ok()?)?;
+            Some((u64::from_le_bytes(*file), *sha1))
         });
-        Ok(Self { head, records: records.collect() })
+        let files = files.collect();
+        Ok(Self { head, records: records.into_iter().collect(), files })
     }
 
     /// The files of `found` whose contents this index still knows; `Err` says why it does not fit.
@@ -229,7 +234,8 @@ impl Index {
         let new_layers = now.layers.saturating_sub(then.layers) as u32;
         let changed = changed_ranges(disk, found, new_layers).map_err(|error| error.to_string())?;
         let mut known = Known {
-            sha1s: HashMap::new(),
+            sha1s: HashMap::with_capacity(self.records.len()),
+            earlier: HashMap::new(),
             changed_bytes: changed.iter().map(|range| range.end - range.start).sum(),
             known_bytes: 0,
         };
@@ -242,15 +248,28 @@ impl Index {
                     && found.reader.ranges(id)?.iter().any(|range| touches(&changed, range));
                 Ok((!touched).then_some(*sha1))
             };
-            if stream.len_bytes > 0
-                && let Some(sha1) = fits().map_err(|error| error.to_string())?
-            {
+            if stream.len_bytes == 0 {
+                continue;
+            }
+            if let Some(sha1) = fits().map_err(|error| error.to_string())? {
                 known.known_bytes += stream.len_bytes;
                 known.sha1s.insert(id, sha1);
+            } else if stream.name.is_none()
+                && let Some(file) = found.reader.file_number(id)
+                && let Some(sha1) = self.files.get(&file)
+            {
+                known.earlier.insert(id, *sha1);
             }
         }
         Ok(known)
     }
+}
+
+/// A count, and so many pieces of `each` bytes; then what follows.
+fn counted(raw: &[u8], each: usize) -> Option<(&[u8], &[u8])> {
+    let (count, rest) = raw.split_first_chunk::<8>()?;
+    let len = usize::try_from(u64::from_le_bytes(*count)).ok()?.checked_mul(each)?;
+    rest.split_at_checked(len)
 }
 
 /// Byte ranges of the volume that the upper `new_layers` layers hold, sorted.
@@ -286,6 +305,8 @@ fn touches(changed: &[Range<u64>], range: &Range<u64>) -> bool {
 #[derive(Debug, Default)]
 pub struct Known {
     pub sha1s: HashMap<ContentId, Sha1>,
+    /// What files that have to be read were before.
+    pub earlier: HashMap<ContentId, Sha1>,
     /// Bytes of the volume that were written since.
     pub changed_bytes: u64,
     /// Bytes of the files that are known, counted once for each.
@@ -309,6 +330,10 @@ impl ContentSource for WithKnown<'_> {
 
     fn known_sha1(&self, id: ContentId) -> Option<Sha1> {
         self.known.sha1s.get(&id).copied().or_else(|| self.contents.known_sha1(id))
+    }
+
+    fn earlier_sha1(&self, id: ContentId) -> Option<Sha1> {
+        self.known.earlier.get(&id).copied()
     }
 }
 

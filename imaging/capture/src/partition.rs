@@ -224,7 +224,7 @@ pub fn find_volume(disk: &Disk, choice: PartitionChoice) -> Result<FoundVolume> 
 }
 
 fn open(candidate: Candidate, sector_bytes: u32) -> Result<Option<FoundVolume>> {
-    let Some(reader) = open_volume(candidate.bytes)? else { return Ok(None) };
+    let Some(mut reader) = open_volume(candidate.bytes)? else { return Ok(None) };
     let tree = reader.tree()?;
     Ok(Some(FoundVolume {
         number: candidate.number,

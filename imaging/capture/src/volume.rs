@@ -3,7 +3,7 @@
 use crate::error::Result;
 use gilt_disk::BlockRead;
 use gilt_ext4::{Ext4Volume, FatVolume};
-use gilt_ntfs::{SpecialPolicy, Storage};
+use gilt_ntfs::{Note, NoteKind, SpecialPolicy, Storage};
 use gilt_wim::tree::{ContentId, ContentSource, NodeId, Tree};
 use std::io::{self, Read};
 use std::ops::Range;
@@ -46,8 +46,8 @@ pub trait VolumeReader: ContentSource {
     /// A number of the volume that a copy of it shares and another volume does not.
     fn identity(&self) -> Vec<u8>;
 
-    /// Reads all metadata.
-    fn tree(&self) -> Result<Tree>;
+    /// Reads all metadata, or hands it over: asked for once.
+    fn tree(&mut self) -> Result<Tree>;
 
     /// Byte ranges of the volume that hold the contents, in any order; none for what is kept inside
     /// the metadata.
@@ -57,14 +57,25 @@ pub trait VolumeReader: ContentSource {
     /// stamps over ranges that nobody wrote in between mean equal contents. `None`: cannot be told.
     fn content_stamp(&self, id: ContentId) -> io::Result<Option<[u8; 20]>>;
 
-    /// Applies `policy` to files whose contents are not on the volume, as far as `captured` holds for
-    /// them. An error names the first to refuse; else the nodes to leave out.
+    /// The number the file system gives the file these contents belong to.
+    fn file_number(&self, _id: ContentId) -> Option<u64> {
+        None
+    }
+
+    /// Applies `policy` to files of `tree` whose contents are not on the volume, as far as `captured`
+    /// holds for them. An error names the first to refuse; else the nodes to leave out.
     fn judge_specials(
         &self,
+        _tree: &Tree,
         _policy: SpecialPolicy,
         _captured: &dyn Fn(NodeId) -> bool,
     ) -> Result<Vec<NodeId>> {
         Ok(Vec::new())
+    }
+
+    /// What whoever captures the volume should know and that is no error.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// As the trait object the WIM writer takes.
@@ -84,7 +95,7 @@ impl VolumeReader for Ext4Volume {
         self.info().uuid.to_vec()
     }
 
-    fn tree(&self) -> Result<Tree> {
+    fn tree(&mut self) -> Result<Tree> {
         Ok(Self::tree(self)?)
     }
 
@@ -94,6 +105,10 @@ impl VolumeReader for Ext4Volume {
 
     fn content_stamp(&self, id: ContentId) -> io::Result<Option<[u8; 20]>> {
         Self::content_stamp(self, id)
+    }
+
+    fn file_number(&self, id: ContentId) -> Option<u64> {
+        Some(id.0)
     }
 
     fn contents(&self) -> &dyn ContentSource {
@@ -130,8 +145,8 @@ impl VolumeReader for Ntfs {
         self.serial.to_vec()
     }
 
-    fn tree(&self) -> Result<Tree> {
-        Ok(self.volume.tree().clone())
+    fn tree(&mut self) -> Result<Tree> {
+        Ok(self.volume.take_tree())
     }
 
     fn ranges(&self, id: ContentId) -> io::Result<Vec<Range<u64>>> {
@@ -147,12 +162,33 @@ impl VolumeReader for Ntfs {
         Ok(self.volume.content_stamp(id))
     }
 
+    fn file_number(&self, id: ContentId) -> Option<u64> {
+        self.volume.record_of(id)
+    }
+
     fn judge_specials(
         &self,
+        tree: &Tree,
         policy: SpecialPolicy,
         captured: &dyn Fn(NodeId) -> bool,
     ) -> Result<Vec<NodeId>> {
-        Ok(self.volume.judge_specials(policy, captured)?)
+        Ok(self.volume.judge_specials(tree, policy, captured)?)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let told = |note: &Note| {
+            let what = match note.kind {
+                NoteKind::Orphan => "in use, but no folder leads to it: left out",
+                NoteKind::StaleName => "a name in a folder that is gone: left out",
+                NoteKind::CaseSensitiveDirectory => {
+                    "its names are told apart by case, which a WIM cannot say of a folder"
+                }
+                NoteKind::Damaged(what) => what,
+            };
+            let name = note.name.as_ref().map_or_else(String::new, |name| name.to_display());
+            format!("file record {} {name:?}: {what}", note.record)
+        };
+        self.volume.notes().iter().map(told).collect()
     }
 
     fn contents(&self) -> &dyn ContentSource {
@@ -173,7 +209,7 @@ impl VolumeReader for FatVolume {
         self.serial().to_le_bytes().to_vec()
     }
 
-    fn tree(&self) -> Result<Tree> {
+    fn tree(&mut self) -> Result<Tree> {
         Ok(Self::tree(self)?)
     }
 

@@ -118,10 +118,8 @@ fn sectors_of_4096_bytes_are_found_by_content() {
     assert_eq!(table.partitions[1].len_bytes, 8 << 20);
 }
 
-#[test]
-fn an_mbr_with_logical_partitions_is_read() {
-    let temp = tempfile::tempdir().expect("temp");
-    let folder = temp.path();
+/// A disk with an MBR, and two logical partitions in its second one.
+fn logical_partitions(folder: &Path) -> Vec<u8> {
     run(folder, "truncate", &["-s", "64M", "disk.raw"]);
     let mut child = Command::new("sfdisk")
         .arg("disk.raw")
@@ -133,13 +131,37 @@ fn an_mbr_with_logical_partitions_is_read() {
     let script = b"label: dos\nd1 : size=8M,type=7,bootable\nd2 : size=40M,type=5\nd5 : size=10M,type=83\nd6 : size=12M,type=83\n";
     child.stdin.take().expect("pipe").write_all(script).expect("script");
     assert!(child.wait().expect("sfdisk").success());
-    let bytes = std::fs::read(folder.join("disk.raw")).expect("disk");
+    std::fs::read(folder.join("disk.raw")).expect("disk")
+}
+
+#[test]
+fn an_mbr_with_logical_partitions_is_read() {
+    let temp = tempfile::tempdir().expect("temp");
+    let bytes = logical_partitions(temp.path());
     let table = partitions(&bytes).expect("table");
     assert_eq!(table.kind, TableKind::Mbr);
     let numbers: Vec<_> = table.partitions.iter().map(|p| (p.number, p.len_bytes)).collect();
     assert_eq!(numbers, [(1, 8 << 20), (5, 10 << 20), (6, 12 << 20)]);
     assert_eq!(table.partitions[0].kind, PartitionKind::Mbr { type_id: 7, active: true });
     assert_eq!(table.problems, Vec::<String>::new());
+}
+
+#[test]
+fn a_chain_of_logical_partitions_that_turns_back_is_told() {
+    let temp = tempfile::tempdir().expect("temp");
+    let folder = temp.path();
+    let mut bytes = logical_partitions(folder);
+    let le32 = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4"));
+    let extended = le32(446 + 16 + 8) as usize * 512;
+    let second = extended + le32(extended + 446 + 16 + 8) as usize * 512;
+    // The last one names a next one: the first.
+    bytes[second + 446 + 16 + 4] = 5;
+    bytes[second + 446 + 16 + 8..second + 446 + 16 + 16].copy_from_slice(&[1, 0, 0, 0, 1, 0, 0, 0]);
+    let table = partitions(&bytes).expect("table");
+    let numbers: Vec<_> = table.partitions.iter().map(|p| p.number).collect();
+    assert_eq!(numbers, [1, 5, 6]);
+    let told = &table.problems;
+    assert!(told.iter().any(|problem| problem.contains("turns back at 6")), "{told:?}");
 }
 
 #[test]

@@ -181,6 +181,13 @@ impl FatVolume {
             left -= len;
             cluster = self.next(number);
         }
+        // A cluster that comes again would be read twice in silence.
+        let mut sorted: Vec<&Range<u64>> = ranges.iter().collect();
+        sorted.sort_by_key(|range| range.start);
+        if let Some(twice) = sorted.windows(2).find(|pair| pair[0].end > pair[1].start) {
+            let number = (twice[1].start - self.data_at) / self.cluster_bytes + 2;
+            return Err(corrupt("chain turns back", number, self.clusters.into()));
+        }
         Ok(ranges)
     }
 

@@ -229,3 +229,38 @@ fn damage_is_an_error_that_says_where() {
         assert!(error.contains(what) && error.contains("inode"), "{what}: {error}");
     }
 }
+
+#[test]
+fn an_index_of_extents_that_names_itself_ends_with_an_error() {
+    let temp = tempfile::tempdir().expect("temp");
+    let folder = temp.path();
+    std::fs::create_dir_all(folder.join("stage")).expect("folder");
+    std::fs::write(folder.join("stage/file"), noise(4, 100_000)).expect("file");
+    mke2fs(folder, &["-O", "^metadata_csum", "-b", "1024"], "loop.img", "8M");
+    let blocks = run(folder, "debugfs", &["-R", "blocks file", "loop.img"]);
+    let block: u32 = blocks.split_whitespace().next().expect("block").parse().expect("number");
+    // The inode: an index of depth 1 with one entry, the file's first block. That block says the same.
+    debugfs(
+        folder,
+        "loop.img",
+        &format!(
+            "set_inode_field file block[0] 0x1f30a\nset_inode_field file block[1] 0x10004\n\
+             set_inode_field file block[2] 0\nset_inode_field file block[3] 0\n\
+             set_inode_field file block[4] {block}\nset_inode_field file block[5] 0\n"
+        ),
+    );
+    let mut image = std::fs::read(folder.join("loop.img")).expect("image");
+    let at = block as usize * 1024;
+    for (index, word) in [0x1F30A, 0x1_0054, 0, 0, block, 0].into_iter().enumerate() {
+        image[at + index * 4..at + index * 4 + 4].copy_from_slice(&word.to_le_bytes());
+    }
+    let volume = gilt_ext4::Ext4Volume::open(std::sync::Arc::new(image)).expect("volume");
+    let read = || -> Result<(), Box<dyn std::error::Error>> {
+        let tree = volume.tree()?;
+        let node = node_at(&tree, "file");
+        std::io::copy(&mut volume.open(node.streams[0].content)?, &mut std::io::sink())?;
+        Ok(())
+    };
+    let error = read().expect_err("refused").to_string();
+    assert!(error.contains("extent depth") && error.contains("inode"), "{error}");
+}

@@ -48,3 +48,37 @@ fn all_kinds_of_fat_read_back() {
         assert!(year > 50, "a time of now: {year}");
     }
 }
+
+#[test]
+fn a_chain_that_turns_back_is_an_error_that_says_where() {
+    let temp = tempfile::tempdir().expect("temp");
+    let folder = temp.path();
+    run(folder, "truncate", &["-s", "40M", "fat.img"]);
+    run(folder, "mkfs.vfat", &["-F", "16", "fat.img"]);
+    std::fs::write(folder.join("data"), noise(7, 200_001)).expect("data");
+    run(folder, "mmd", &["-i", "fat.img", "::folder"]);
+    run(folder, "mcopy", &["-i", "fat.img", "data", "::file"]);
+    let good = std::fs::read(folder.join("fat.img")).expect("image");
+    let u16_at = |at: usize| usize::from(u16::from_le_bytes([good[at], good[at + 1]]));
+    let fat_at = u16_at(14) * u16_at(11);
+    // The folder has cluster 2, the file those from 3 on.
+    let entry = |cluster: usize| fat_at + cluster * 2;
+    assert_eq!(u16_at(entry(3)), 4, "the file is in one piece");
+    for (cluster, next, where_it_is) in [(20_usize, 10_u16, "0xa"), (2, 2, "0x2")] {
+        let mut bad = good.clone();
+        bad[entry(cluster)..entry(cluster) + 2].copy_from_slice(&next.to_le_bytes());
+        let disk: Arc<dyn BlockRead> = Arc::new(bad);
+        // A folder is read with the tree, a file when it is opened.
+        let read = || -> Result<(), Box<dyn std::error::Error>> {
+            let volume = FatVolume::open(disk)?;
+            let tree = volume.tree()?;
+            let node = tree.node(find(&tree, "file"));
+            volume.open(node.streams[0].content)?;
+            Ok(())
+        };
+        let error = read().expect_err("refused").to_string();
+        let told = error.contains("turns back") && error.contains(where_it_is);
+        assert!(told || error.contains(&next.to_string()), "{error}");
+        assert!(error.contains("turns back"), "{error}");
+    }
+}

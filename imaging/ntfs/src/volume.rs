@@ -281,9 +281,10 @@ impl Volume {
     }
 
     /// Applies `policy` to the special files for which `captured` holds: an error names the first
-    /// that is to be refused; else the nodes to leave out. Names come from `tree`.
+    /// that is to be refused; else the nodes to leave out. Names come from `tree`, the one of this volume.
     pub fn judge_specials(
         &self,
+        tree: &Tree,
         policy: SpecialPolicy,
         captured: impl Fn(NodeId) -> bool,
     ) -> Result<Vec<NodeId>> {
@@ -311,7 +312,7 @@ impl Volume {
         match refused {
             None => Ok(left_out),
             Some((special, count)) => Err(Error::ContentsElsewhere {
-                path: path_of(&self.tree, special.node).unwrap_or_else(|| {
+                path: path_of(tree, special.node).unwrap_or_else(|| {
                     format!("file record {}", self.stamps[special.node.0 as usize].file.record)
                 }),
                 kind: special.kind.describe(),
@@ -340,6 +341,11 @@ impl Volume {
         let geometry = &self.device.geometry;
         let offset = self.mft.position(geometry, number)?;
         Some(Extent { offset, len_bytes: geometry.record_bytes.into() })
+    }
+
+    /// The file record of the file a stream belongs to.
+    pub fn record_of(&self, id: ContentId) -> Option<u64> {
+        Some(self.contents.get(id)?.record)
     }
 
     pub fn storage(&self, id: ContentId) -> Option<Storage> {

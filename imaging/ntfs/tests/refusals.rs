@@ -150,18 +150,19 @@ fn files_whose_contents_are_elsewhere_are_refused_kept_or_left_out_as_told() {
     let kinds: Vec<_> = volume.specials().iter().map(|special| special.kind).collect();
     assert_eq!(kinds, [SpecialKind::Deduplicated, SpecialKind::Cloud]);
 
-    match volume.judge_specials(SpecialPolicy::default(), |_| true) {
+    match volume.judge_specials(volume.tree(), SpecialPolicy::default(), |_| true) {
         Err(Error::ContentsElsewhere { path, count: 1, .. }) => {
             assert_eq!(path, r"\special\dedup");
         }
         other => panic!("{other:?}"),
     }
-    let excluded = volume.judge_specials(SpecialPolicy::default(), |_| false).unwrap();
+    let excluded =
+        volume.judge_specials(volume.tree(), SpecialPolicy::default(), |_| false).unwrap();
     assert_eq!(excluded, [], "what is not captured does not matter");
     let keep = SpecialPolicy { elsewhere: Elsewhere::KeepRaw, ..Default::default() };
-    assert_eq!(volume.judge_specials(keep, |_| true).unwrap(), []);
+    assert_eq!(volume.judge_specials(volume.tree(), keep, |_| true).unwrap(), []);
     let leave = SpecialPolicy { elsewhere: Elsewhere::LeaveOut, ..Default::default() };
-    assert_eq!(volume.judge_specials(leave, |_| true).unwrap().len(), 2);
+    assert_eq!(volume.judge_specials(volume.tree(), leave, |_| true).unwrap().len(), 2);
 
     let dedup = volume.tree().node(volume.lookup("special/dedup").unwrap());
     assert_eq!(dedup.reparse().unwrap().tag, 0x8000_0013);
@@ -182,7 +183,7 @@ fn an_encrypted_file_is_refused_and_its_ciphertext_never_delivered() {
 
     let volume = open(&image.path).unwrap();
     let secret = volume.lookup("secret").unwrap();
-    match volume.judge_specials(SpecialPolicy::default(), |_| true) {
+    match volume.judge_specials(volume.tree(), SpecialPolicy::default(), |_| true) {
         Err(error @ Error::ContentsElsewhere { .. }) => {
             assert!(error.to_string().contains("cipher /d"), "{error}");
         }
@@ -190,9 +191,9 @@ fn an_encrypted_file_is_refused_and_its_ciphertext_never_delivered() {
     }
     // Told to keep reparse points raw is not told to keep ciphertext.
     let keep = SpecialPolicy { elsewhere: Elsewhere::KeepRaw, ..Default::default() };
-    assert!(volume.judge_specials(keep, |_| true).is_err());
+    assert!(volume.judge_specials(volume.tree(), keep, |_| true).is_err());
     let leave = SpecialPolicy { encrypted: Encrypted::LeaveOut, ..Default::default() };
-    assert_eq!(volume.judge_specials(leave, |_| true).unwrap(), [secret]);
+    assert_eq!(volume.judge_specials(volume.tree(), leave, |_| true).unwrap(), [secret]);
     let stream = volume.tree().node(secret).streams[0].content;
     let refused = volume.open(stream).err().expect("no ciphertext");
     assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);

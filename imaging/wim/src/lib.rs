@@ -33,6 +33,7 @@ pub use directory::{
 pub use error::{Error, Result};
 pub use header::{Header, ResourceHeader, header_flag, resource_flag};
 pub use info::{ImageCounts, ImageInfo, WindowsInfo};
+pub use metadata::Hashes;
 pub use progress::Progress;
 pub use read_at::ReadAt;
 pub use split::{SplitOptions, part_path, split};

@@ -205,6 +205,29 @@ impl Layout {
         // A chunk never exceeds `chunk_bytes`, checked when it is read.
         (start, usize::try_from(stored).unwrap_or(usize::MAX), unpacked as usize)
     }
+
+    /// Reads chunk `index`, as it is stored and unpacked. Not for solid resources.
+    pub fn read_chunk(
+        &self,
+        backing: &Backing,
+        index: u64,
+        stored: &mut Vec<u8>,
+        unpacked: &mut Vec<u8>,
+    ) -> Result<()> {
+        if index + 1 >= self.chunks.len() as u64 {
+            let count = self.chunks.len() as u64 - 1;
+            return Err(Error::corrupt(self.chunks[0], "chunk", index, format!("below {count}")));
+        }
+        let (start, stored_bytes, unpacked_bytes) = self.chunk(index);
+        if stored_bytes > unpacked_bytes {
+            let most = format!("{unpacked_bytes} at most");
+            return Err(Error::corrupt(start, "stored size of a chunk", stored_bytes, most));
+        }
+        stored.resize(stored_bytes, 0);
+        backing.read_exact(stored, start)?;
+        unpacked.resize(unpacked_bytes, 0);
+        unpack(backing, self.compression, self.chunk_bytes, start, stored, unpacked)
+    }
 }
 
 fn usize_of(value: u64, at: u64, what: &'static str) -> Result<usize> {

@@ -245,4 +245,10 @@ pub trait ContentSource: Send + Sync {
     fn known_sha1(&self, _id: ContentId) -> Option<Sha1> {
         None
     }
+
+    /// The hash of contents that these were likely made from. Where a lender has those, its compressed
+    /// chunks are taken for the chunks that are still the same.
+    fn earlier_sha1(&self, _id: ContentId) -> Option<Sha1> {
+        None
+    }
 }

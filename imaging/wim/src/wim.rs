@@ -521,6 +521,11 @@ impl Inner {
         self.blob_index(sha1).map(|index| &self.blobs[index as usize])
     }
 
+    /// The metadata resource of image `number`, counted from 0.
+    pub(crate) fn image_resource(&self, number: usize) -> Option<(&Arc<Backing>, ResourceHeader)> {
+        Some((self.files.first()?, self.images.get(number)?.resource))
+    }
+
     pub(crate) fn open_blob(&self, index: u32) -> Result<ResourceReader> {
         let blob = &self.blobs[index as usize];
         match blob.place {

@@ -1,17 +1,21 @@
 //! `gilt capture`.
 
 use super::{DiskArgs, failed};
+use crate::cli::store::{At, failed as store_failed};
 use crate::cli::wim::interrupt::Watched;
 use crate::cli::wim::write::{Compression, WriteArgs};
 use crate::cli::{Context, Failure};
+use crate::image_store::StoredReader;
 use clap::Args;
 use gilt_capture::{
     CaptureError, CaptureOptions, CaptureRequest, Elsewhere, Encrypted, ExcludeRules, Incremental,
     PartitionChoice, SpecialPolicy, capture_with, index_path,
 };
+use gilt_store::Reference;
 use gilt_wim::{ImageInfo, Wim, WriteOptions};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use tokio::runtime::Runtime;
 
 /// Capture a powered-off machine's disk into a WIM.
 #[derive(Args)]
@@ -25,9 +29,11 @@ pub struct Capture {
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
     /// A WIM whose compressed resources are taken over; with its index beside it, files that were
-    /// not touched since are not even read. May be given several times
-    #[arg(long, value_name = "OLD.wim|INDEX")]
+    /// not touched since are not even read. Also a version in a store. May be given several times
+    #[arg(long, value_name = "OLD.wim|INDEX|IMAGE:CHANNEL|IMAGE@N")]
     base: Vec<PathBuf>,
+    #[command(flatten)]
+    at: At,
     #[arg(long, value_enum, default_value = "lzx")]
     compress: Compression,
     #[command(flatten)]
@@ -69,7 +75,9 @@ impl Capture {
         if let Some(text) = &self.description {
             info.xml.set("DESCRIPTION", text);
         }
-        let (previous, lenders) = bases(&self.base)?;
+        // Reads from a store go through it while the capture runs.
+        let runtime = tokio::runtime::Runtime::new()?;
+        let (previous, lenders) = self.bases(&runtime)?;
         let watched = Watched::new(context, "capture");
         let request = CaptureRequest {
             disk: &self.disk.disk,
@@ -117,10 +125,13 @@ impl Capture {
                 "file_bytes": done.written.file_bytes, "total_bytes": done.written.total_bytes,
                 "unique_bytes": done.written.unique_bytes,
                 "copied_bytes": done.written.lent_bytes, "excluded": done.excluded.paths,
-                "incremental": incremental, "index": done.index,
+                "incremental": incremental, "index": done.index, "notes": done.notes,
             });
             println!("{line}");
             return Ok(());
+        }
+        for note in &done.notes {
+            eprintln!("note: {note}");
         }
         match &done.incremental {
             Incremental::NotAsked => {}
@@ -166,26 +177,38 @@ impl Capture {
         }
         Ok(Some(rules))
     }
-}
 
-/// The first base with an index is what the disk is compared with; all lend.
-fn bases(list: &[PathBuf]) -> Result<(Option<PathBuf>, Vec<Wim>), Failure> {
-    let mut previous = None;
-    let mut lenders = Vec::new();
-    for path in list {
-        let wim = match path.extension() {
-            Some(extension) if extension == "index" => path.with_extension(""),
-            _ => path.clone(),
-        };
-        if previous.is_none() && index_path(&wim).is_file() {
-            previous = Some(wim);
-        } else {
-            lenders.push(open(&wim)?);
+    /// The first base with an index is what the disk is compared with; all lend.
+    fn bases(&self, runtime: &Runtime) -> Result<(Option<PathBuf>, Vec<Wim>), Failure> {
+        let mut previous = None;
+        let mut lenders = Vec::new();
+        for path in &self.base {
+            let wim = match path.extension() {
+                Some(extension) if extension == "index" => path.with_extension(""),
+                _ => path.clone(),
+            };
+            if previous.is_none() && index_path(&wim).is_file() {
+                previous = Some(wim);
+                continue;
+            }
+            let version = path.to_str().filter(|_| !wim.exists());
+            let version = version.and_then(|text| text.parse::<Reference>().ok());
+            lenders.push(match version {
+                Some(version) => stored(&self.at, &version, runtime)?,
+                None => Wim::open(&wim).map_err(|error| failed(CaptureError::Wim(error)))?,
+            });
         }
+        Ok((previous, lenders))
     }
-    Ok((previous, lenders))
 }
 
-fn open(path: &Path) -> Result<Wim, Failure> {
-    Wim::open(path).map_err(|error| failed(CaptureError::Wim(error)))
+/// The WIM of a version in a store; what is copied from it is fetched when its turn comes.
+fn stored(at: &At, version: &Reference, runtime: &Runtime) -> Result<Wim, Failure> {
+    let file = runtime.block_on(async {
+        let store = at.open().await?;
+        let found = store.resolve(version).await.map_err(store_failed)?;
+        store.file(&found.manifest.file.content).await.map_err(store_failed)
+    })?;
+    let reader = StoredReader::over(file, runtime.handle().clone());
+    Wim::from_reader(reader).map_err(|error| failed(CaptureError::Wim(error)))
 }

@@ -162,7 +162,7 @@ impl At {
 }
 
 /// The one map from errors of the store to exit codes and hints.
-fn failed(error: Error) -> Failure {
+pub fn failed(error: Error) -> Failure {
     let (exit, hint) = match &error {
         Error::Corrupt { .. } | Error::Sha1Collision { .. } => (
             Exit::Corrupt,

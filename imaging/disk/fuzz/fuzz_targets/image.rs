@@ -1,5 +1,5 @@
-//! An image of any format. Start it with small ones made by `qemu-img create` (qcow2 with
-//! `cluster_size=512`, vpc) and with the first MiB of a VHDX.
+//! An image of any format, after a byte that says which is tried. VHDX, whose tables lie far apart, has a
+//! target of its own.
 #![no_main]
 
 use gilt_disk::{Format, OpenOptions, extent_list, open_with};

@@ -5,12 +5,14 @@
 //! Recipe (how much, seed) -> volume image + Manifest (SHA-1 of every stream a reader must see)
 //! ```
 
+mod change;
 mod contents;
 mod manifest;
 mod mount;
 mod recipe;
 mod windows;
 
+pub use change::change;
 pub use contents::{Rng, bytes};
 pub use manifest::{Known, Manifest};
 pub use mount::{Format, Mount, Ownership, format};

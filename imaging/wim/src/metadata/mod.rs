@@ -19,7 +19,8 @@ mod tagged;
 mod write;
 
 pub(crate) use read::{Resolve, read_tree};
-pub(crate) use write::{Hashes, collation_key, write_tree};
+pub use write::Hashes;
+pub(crate) use write::{collation_key, write_tree};
 
 pub(crate) const DENTRY_BYTES: usize = 102;
 pub(crate) const STREAM_BYTES: usize = 38;

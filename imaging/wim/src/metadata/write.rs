@@ -6,7 +6,8 @@ use crate::tree::{Entry, Name, Node, NodeId, Sha1, Tree, attribute};
 use std::collections::HashMap;
 
 /// The SHA-1 of every stream of a tree. Zero for empty streams.
-pub(crate) struct Hashes {
+#[derive(Clone, Debug, Default)]
+pub struct Hashes {
     /// Where the streams of each node start in `streams`.
     first: Vec<u32>,
     streams: Vec<Sha1>,
@@ -14,7 +15,7 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    pub fn new(tree: &Tree) -> Self {
+    pub(crate) fn new(tree: &Tree) -> Self {
         let mut first = Vec::with_capacity(tree.nodes.len());
         let mut count = 0u32;
         for node in &tree.nodes {
@@ -24,15 +25,16 @@ impl Hashes {
         Self { first, streams: vec![Sha1::ZERO; count as usize], reparse: HashMap::new() }
     }
 
-    pub fn set_stream(&mut self, node: NodeId, stream: usize, sha1: Sha1) {
+    pub(crate) fn set_stream(&mut self, node: NodeId, stream: usize, sha1: Sha1) {
         self.streams[self.first[node.0 as usize] as usize + stream] = sha1;
     }
 
-    pub fn set_reparse(&mut self, node: NodeId, sha1: Sha1) {
+    pub(crate) fn set_reparse(&mut self, node: NodeId, sha1: Sha1) {
         self.reparse.insert(node, sha1);
     }
 
-    fn stream(&self, node: NodeId, stream: usize) -> Sha1 {
+    /// Of the stream at place `stream` of a node.
+    pub fn stream(&self, node: NodeId, stream: usize) -> Sha1 {
         self.streams[self.first[node.0 as usize] as usize + stream]
     }
 

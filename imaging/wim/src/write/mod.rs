@@ -18,7 +18,7 @@ use crate::hash::Hasher;
 use crate::header::{Header, ResourceHeader, VERSION_NORMAL, VERSION_SOLID, resource_flag};
 use crate::info::ImageInfo;
 use crate::integrity;
-use crate::metadata::write_tree;
+use crate::metadata::{Hashes, write_tree};
 use crate::progress::Progress;
 use crate::tree::{ContentSource, FileTime, Sha1, Tree};
 use crate::wim::{ResourceInfo, Wim};
@@ -122,6 +122,11 @@ pub struct Written {
     pub lent_bytes: u64,
     /// Every resource, in file order; metadata last.
     pub resources: Vec<ResourceInfo>,
+    pub guid: [u8; 16],
+    /// What the XML says of each image.
+    pub images: Vec<ImageInfo>,
+    /// The SHA-1s of the streams of each image.
+    pub hashes: Vec<Hashes>,
 }
 
 /// Writes `images` to a new file at `path`, which appears complete or not at all; an older file
@@ -196,16 +201,20 @@ fn write_images(
     for (image, hashes) in images.iter().zip(&hashes) {
         metadata.push(write_tree(image.tree, hashes)?);
     }
-    drop(hashes);
-    let jobs = metadata.iter().map(|bytes| Job::metadata(bytes)).collect();
+    let jobs = metadata.iter().enumerate().map(|(image, bytes)| Job::metadata(image, bytes));
+    let jobs = jobs.collect();
     let quiet = QuietProgress(progress);
     // Metadata is never solid: nobody could read it.
-    let plain = options
-        .plain_metadata
-        .then(|| WriteOptions { compression: Compression::None, ..options.clone() });
-    let how = plain.as_ref().unwrap_or(options);
+    let mut how = options.clone();
+    if options.plain_metadata {
+        how.compression = Compression::None;
+    }
+    // Where little else is compressed, the metadata would take most of the time.
+    if !options.lenders.is_empty() && options.level == Level::Default {
+        how.level = Level::Fast;
+    }
     let stored_metadata =
-        Pipeline { options: how, progress: &quiet, solid: false }.run(jobs, output)?;
+        Pipeline { options: &how, progress: &quiet, solid: false }.run(jobs, output)?;
     drop(metadata);
 
     let mut resources = Vec::new();
@@ -241,7 +250,7 @@ fn write_images(
     }
 
     let blob_table = output.append_plain(&table)?;
-    let xml = make_xml(images, options, output.position());
+    let (xml, infos) = make_xml(images, options, output.position());
     guid.update(&xml);
     let xml = output.append_plain(&xml)?;
     let mut guid_bytes = [0; 16];
@@ -276,6 +285,9 @@ fn write_images(
         unique_bytes: stored.unique_bytes,
         lent_bytes: stored.lent_bytes,
         resources,
+        guid: header.guid,
+        images: infos,
+        hashes,
     })
 }
 
@@ -288,13 +300,18 @@ impl Progress for QuietProgress<'_> {
     }
 }
 
-fn make_xml(images: &[ImageSource<'_>], options: &WriteOptions, total_bytes: u64) -> Vec<u8> {
+fn make_xml(
+    images: &[ImageSource<'_>],
+    options: &WriteOptions,
+    total_bytes: u64,
+) -> (Vec<u8>, Vec<ImageInfo>) {
     let now = options.creation_time.unwrap_or_else(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         FileTime::from_unix(since.as_secs() as i64, since.subsec_nanos())
     });
     let mut root = Element::new("WIM");
     root.set("TOTALBYTES", total_bytes.to_string());
+    let mut infos = Vec::with_capacity(images.len());
     for (index, image) in images.iter().enumerate() {
         let mut info = image.info.clone();
         info.xml.name = "IMAGE".into();
@@ -314,15 +331,16 @@ fn make_xml(images: &[ImageSource<'_>], options: &WriteOptions, total_bytes: u64
             info.set_time("LASTMODIFICATIONTIME", now);
         }
         info.sort();
-        root.children.push(info.xml);
+        root.children.push(info.xml.clone());
+        infos.push(info);
     }
-    xml::encode(&root)
+    (xml::encode(&root), infos)
 }
 
 impl<'a> Job<'a> {
-    fn metadata(bytes: &'a [u8]) -> Self {
+    fn metadata(image: usize, bytes: &'a [u8]) -> Self {
         Self {
-            source: JobSource::Memory(bytes),
+            source: JobSource::Metadata { bytes, image },
             len_bytes: bytes.len() as u64,
             known: None,
             single: false,

@@ -1,21 +1,65 @@
-//! The file being written: buffered, under a temporary name until it is complete.
+//! The file being written: buffered, under a temporary name until it is complete. Bytes copied from
+//! another file are collected, so that neighbours there are copied in one go.
 
 use crate::error::{IoContext, Result};
 use crate::header::{HEADER_BYTES, Header, ResourceHeader};
+use crate::resource::Backing;
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tempfile::NamedTempFile;
 
 /// Bytes collected before a write; few enough to be in the processor's cache still.
 const BUFFER_BYTES: usize = 256 << 10;
+/// A copy shorter than this goes through the buffer, with what is around it.
+const SHORT_COPY_BYTES: u64 = 64 << 10;
+/// Bytes of a copy read and written at a time; no more than fit the caches of a core.
+const COPY_STEP_BYTES: u64 = 256 << 10;
+/// Copies from here on are done by two threads: one does not keep the memory busy.
+#[cfg(unix)]
+const PARALLEL_COPY_BYTES: u64 = 4 << 20;
+/// Copies are done when they reach this, so that a cancelled write ends soon.
+const MAX_COPY_BYTES: u64 = 32 << 20;
 
 pub(crate) struct Output {
     temp: NamedTempFile,
     path: PathBuf,
     buffer: Vec<u8>,
-    /// Bytes in the file, without those in `buffer`.
+    /// Bytes in the file, without those in `buffer` and those still to be copied.
     flushed: u64,
+    /// What comes after the buffer.
+    copy: Option<Copy>,
+}
+
+/// Bytes of another file.
+struct Copy {
+    from: Arc<Backing>,
+    at: u64,
+    len_bytes: u64,
+}
+
+/// Copies `len_bytes` bytes of `from` to a place of `to`, half of them on another thread.
+#[cfg(unix)]
+fn parallel_copy(from: &Backing, at: u64, to: &File, to_at: u64, len_bytes: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let half = (len_bytes / 2).next_multiple_of(COPY_STEP_BYTES);
+    let copy = |range: std::ops::Range<u64>| -> io::Result<()> {
+        let mut buffer = vec![0; COPY_STEP_BYTES as usize];
+        let mut done = range.start;
+        while done < range.end {
+            let step = (range.end - done).min(COPY_STEP_BYTES) as usize;
+            from.read_exact(&mut buffer[..step], at + done).map_err(io::Error::other)?;
+            to.write_all_at(&buffer[..step], to_at + done)?;
+            done += step as u64;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| copy(half..len_bytes));
+        copy(0..half)?;
+        other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 impl Output {
@@ -39,16 +83,66 @@ impl Output {
             path: path.to_owned(),
             buffer: Vec::with_capacity(BUFFER_BYTES),
             flushed: 0,
+            copy: None,
         };
         output.append(&[0; HEADER_BYTES])?;
         Ok(output)
     }
 
     pub fn position(&self) -> u64 {
-        self.flushed + self.buffer.len() as u64
+        let copied = self.copy.as_ref().map_or(0, |copy| copy.len_bytes);
+        self.flushed + self.buffer.len() as u64 + copied
+    }
+
+    /// Appends `len_bytes` bytes of another file. They are read later, with their neighbours.
+    pub fn append_copy(&mut self, from: &Arc<Backing>, at: u64, len_bytes: u64) -> Result<()> {
+        match &mut self.copy {
+            Some(copy) if Arc::ptr_eq(&copy.from, from) && copy.at + copy.len_bytes == at => {
+                copy.len_bytes += len_bytes;
+            }
+            _ => {
+                self.finish_copy()?;
+                self.copy = Some(Copy { from: from.clone(), at, len_bytes });
+            }
+        }
+        match &self.copy {
+            Some(copy) if copy.len_bytes >= MAX_COPY_BYTES => self.finish_copy(),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish_copy(&mut self) -> Result<()> {
+        let Some(Copy { from, mut at, len_bytes: mut left }) = self.copy.take() else {
+            return Ok(());
+        };
+        if left < SHORT_COPY_BYTES {
+            if self.buffer.len() as u64 + left > BUFFER_BYTES as u64 {
+                self.write_buffer()?;
+            }
+            let start = self.buffer.len();
+            self.buffer.resize(start + left as usize, 0);
+            return from.read_exact(&mut self.buffer[start..], at);
+        }
+        self.write_buffer()?;
+        #[cfg(unix)]
+        if left >= PARALLEL_COPY_BYTES {
+            parallel_copy(&from, at, self.temp.as_file(), self.flushed, left).at(&self.path)?;
+            self.flushed += left;
+            return self.seek(self.flushed);
+        }
+        while left > 0 {
+            let step = left.min(COPY_STEP_BYTES);
+            self.buffer.resize(step as usize, 0);
+            from.read_exact(&mut self.buffer, at)?;
+            self.write_buffer()?;
+            at += step;
+            left -= step;
+        }
+        Ok(())
     }
 
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.finish_copy()?;
         if self.buffer.len() + bytes.len() > BUFFER_BYTES {
             self.flush()?;
         }
@@ -71,6 +165,11 @@ impl Output {
     }
 
     pub fn flush(&mut self) -> Result<()> {
+        self.finish_copy()?;
+        self.write_buffer()
+    }
+
+    fn write_buffer(&mut self) -> Result<()> {
         self.temp.as_file_mut().write_all(&self.buffer).at(&self.path)?;
         self.flushed += self.buffer.len() as u64;
         self.buffer.clear();
@@ -79,6 +178,7 @@ impl Output {
 
     /// Overwrites bytes written before.
     pub fn patch(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.finish_copy()?;
         let end = at + bytes.len() as u64;
         if at >= self.flushed {
             let from = (at - self.flushed) as usize;
@@ -94,6 +194,7 @@ impl Output {
 
     /// Takes back everything from `at` on.
     pub fn truncate(&mut self, at: u64) -> Result<()> {
+        self.finish_copy()?;
         if at >= self.flushed {
             self.buffer.truncate((at - self.flushed) as usize);
             return Ok(());

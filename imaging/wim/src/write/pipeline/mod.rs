@@ -15,6 +15,7 @@
 //! gives it back. The job the writer waits for may draw on a reserve, so it never starves behind
 //! later ones. A worker that waits for a permit compresses queued segments meanwhile.
 
+mod earlier;
 mod solid;
 mod worker;
 mod writer;
@@ -29,6 +30,7 @@ use crate::progress::Progress;
 use crate::resource::Backing;
 use crate::tree::{ContentId, ContentSource, Sha1};
 use crate::wim::{Place, Wim};
+use earlier::Earlier;
 use solid::Solid;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, Read};
@@ -85,15 +87,23 @@ pub(super) struct Job<'a> {
 }
 
 pub(super) enum JobSource<'a> {
-    Stream { contents: &'a dyn ContentSource, id: ContentId },
+    Stream {
+        contents: &'a dyn ContentSource,
+        id: ContentId,
+    },
     Memory(&'a [u8]),
+    /// Of image `image`, counted from 0.
+    Metadata {
+        bytes: &'a [u8],
+        image: usize,
+    },
 }
 
 impl<'a> Job<'a> {
     fn open(&self) -> io::Result<Box<dyn Read + Send + 'a>> {
         match self.source {
             JobSource::Stream { contents, id } => contents.open(id),
-            JobSource::Memory(bytes) => Ok(Box::new(bytes)),
+            JobSource::Memory(bytes) | JobSource::Metadata { bytes, .. } => Ok(Box::new(bytes)),
         }
     }
 
@@ -104,7 +114,7 @@ impl<'a> Job<'a> {
     fn changed(&self, why: impl Into<String>) -> Error {
         let what = match self.source {
             JobSource::Stream { id, .. } => format!("contents {} ({} bytes)", id.0, self.len_bytes),
-            JobSource::Memory(_) => "data in memory".into(),
+            JobSource::Memory(_) | JobSource::Metadata { .. } => "data in memory".into(),
         };
         Error::SourceChanged { what, why: why.into() }
     }
@@ -326,6 +336,7 @@ struct Segment {
     number: u32,
     bytes: Vec<u8>,
     permit: Permit,
+    earlier: Option<Earlier>,
 }
 
 /// Leave to hold some bytes.
@@ -468,11 +479,6 @@ impl Shared<'_> {
         let blob = inner.find_blob(sha1).filter(|blob| blob.size_bytes == len_bytes)?;
         let Place::Whole { file, resource } = blob.place else { return None };
         let backing = &inner.files[usize::from(file)];
-        let options = self.options;
-        let same = backing.compression == options.compression
-            && !backing.pipable
-            && (backing.chunk_bytes == options.chunk_bytes
-                || options.compression == Compression::None);
-        same.then(|| Lent { backing: backing.clone(), resource })
+        self.is_like_ours(backing).then(|| Lent { backing: backing.clone(), resource })
     }
 }

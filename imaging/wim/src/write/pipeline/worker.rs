@@ -1,10 +1,11 @@
 //! A worker: reads, hashes, compresses, and helps with what others queue.
 
+use super::earlier::Earlier;
 use super::{Job, Message, Outcome, Permit, SMALL_BYTES, Segment, Shared, State, Task, lock};
 use crate::error::{Error, Result};
 use crate::hash::{self, Hasher};
 use gilt_codec::Compressor;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{MutexGuard, PoisonError};
@@ -134,20 +135,23 @@ impl<'a> Worker<'a> {
         let permit = self.acquire(index, job.len_bytes)?;
         let want = job.len_bytes as usize;
         let mut bytes = shared.buffer(want + 1);
-        bytes.reserve(want + 1);
-        let reader = job.open().map_err(|e| job.io_error(e))?;
-        reader.take(job.len_bytes + 1).read_to_end(&mut bytes).map_err(|e| job.io_error(e))?;
-        if bytes.len() != want {
-            let more = if bytes.len() > want { "more" } else { "fewer" };
+        bytes.resize(want + 1, 0);
+        let mut reader = job.open().map_err(|e| job.io_error(e))?;
+        let got = fill(&mut reader, &mut bytes).map_err(|e| job.io_error(e))?;
+        if got != want {
+            let more = if got > want { "more" } else { "fewer" };
             return Err(job.changed(format!("it delivers {more} bytes than {want}")));
         }
+        drop(reader);
+        bytes.truncate(want);
         let sha1 = hash::sha1(&bytes);
         if job.known.is_some_and(|known| known != sha1) {
             return Err(job.changed(format!("its SHA-1 is {sha1}, not what it was")));
         }
         shared.progress.advance_bytes(job.len_bytes);
         let outcome = if job.known.is_some() || !job.single {
-            self.pack(bytes)
+            let earlier = shared.earlier(job);
+            self.pack(bytes, earlier)
         } else if !lock(&shared.claims).insert(sha1) {
             shared.give_back(bytes);
             Outcome::Seen
@@ -155,7 +159,8 @@ impl<'a> Worker<'a> {
             shared.give_back(bytes);
             outcome
         } else {
-            self.pack(bytes)
+            let earlier = shared.earlier(job);
+            self.pack(bytes, earlier)
         };
         let permit = match outcome {
             Outcome::Packed { .. } => permit,
@@ -168,7 +173,7 @@ impl<'a> Worker<'a> {
     }
 
     /// The resource for `bytes`: chunk table and chunks, or the bytes if that is not smaller.
-    fn pack(&mut self, bytes: Vec<u8>) -> Outcome {
+    fn pack(&mut self, bytes: Vec<u8>, mut earlier: Option<Earlier>) -> Outcome {
         let compressor = match &mut self.compressor {
             Some(compressor) if !self.shared.solid => compressor,
             _ => return Outcome::Packed { bytes, compressed: false },
@@ -184,7 +189,10 @@ impl<'a> Worker<'a> {
                 let offset = (out.len() - table_bytes) as u32;
                 out[4 * (index - 1)..4 * index].copy_from_slice(&offset.to_le_bytes());
             }
-            if compressor.compress(chunk, &mut self.chunk) {
+            let had = earlier.as_mut().and_then(|earlier| earlier.chunk(index as u64, chunk));
+            if let Some(stored) = had {
+                out.extend_from_slice(stored);
+            } else if compressor.compress(chunk, &mut self.chunk) {
                 out.extend_from_slice(&self.chunk);
             } else {
                 out.extend_from_slice(chunk);
@@ -205,20 +213,21 @@ impl<'a> Worker<'a> {
         let mut hasher = Hasher::default();
         let mut left = job.len_bytes;
         let mut number = 0;
+        let earlier = shared.earlier(job);
         while left > 0 {
             let want = left.min(shared.segment_bytes as u64);
             let permit = self.acquire(index, want)?;
             shared.check()?;
             let mut bytes = shared.buffer(want as usize);
-            bytes.reserve(want as usize);
-            (&mut reader).take(want).read_to_end(&mut bytes).map_err(|e| job.io_error(e))?;
-            if bytes.len() as u64 != want {
+            bytes.resize(want as usize, 0);
+            if fill(&mut reader, &mut bytes).map_err(|e| job.io_error(e))? != bytes.len() {
                 return Err(job.changed(format!("it delivers fewer than {} bytes", job.len_bytes)));
             }
             hasher.update(&bytes);
             shared.progress.advance_bytes(want);
             left -= want;
-            let segment = Segment { job: index, number, bytes, permit };
+            let earlier = earlier.clone();
+            let segment = Segment { job: index, number, bytes, permit, earlier };
             if self.compressor.is_none() || shared.solid {
                 self.compress_segment(segment)?;
             } else {
@@ -238,7 +247,7 @@ impl<'a> Worker<'a> {
     }
 
     fn compress_segment(&mut self, segment: Segment) -> Result<()> {
-        let Segment { job, number, bytes, permit } = segment;
+        let Segment { job, number, bytes, permit, mut earlier } = segment;
         let chunk_bytes = self.shared.options.chunk_bytes as usize;
         let compressor = match &mut self.compressor {
             Some(compressor) if !self.shared.solid => compressor,
@@ -249,9 +258,14 @@ impl<'a> Worker<'a> {
         };
         let mut out = self.shared.buffer(bytes.len());
         let mut chunk_sizes = Vec::with_capacity(bytes.len().div_ceil(chunk_bytes));
-        for chunk in bytes.chunks(chunk_bytes) {
+        // Segments are whole chunks, but for the last.
+        let first = u64::from(number) * (self.shared.segment_bytes / chunk_bytes) as u64;
+        for (index, chunk) in (first..).zip(bytes.chunks(chunk_bytes)) {
             let before = out.len();
-            if compressor.compress(chunk, &mut self.chunk) {
+            let had = earlier.as_mut().and_then(|earlier| earlier.chunk(index, chunk));
+            if let Some(stored) = had {
+                out.extend_from_slice(stored);
+            } else if compressor.compress(chunk, &mut self.chunk) {
                 out.extend_from_slice(&self.chunk);
             } else {
                 out.extend_from_slice(chunk);
@@ -262,4 +276,18 @@ impl<'a> Worker<'a> {
         self.shared.give_back(bytes);
         self.send(Message::Segment { job, number, bytes: out, chunk_sizes, permit })
     }
+}
+
+/// Reads until `buf` is full or there is no more; returns how many bytes there were.
+fn fill(reader: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match reader.read(&mut buf[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }

@@ -146,7 +146,9 @@ impl Writer<'_, '_> {
                 self.shared.release(permit);
             }
             Outcome::Lent(lent) => {
-                self.copy_lent(&lent)?;
+                self.shared.check()?;
+                let Lent { backing, resource } = &lent;
+                self.output.append_copy(backing, resource.offset, resource.stored_bytes)?;
                 let flags = lent.resource.flags & resource_flag::COMPRESSED;
                 let resource = ResourceHeader { offset, flags, ..lent.resource };
                 self.stored.lent_bytes += resource.stored_bytes;
@@ -154,23 +156,6 @@ impl Writer<'_, '_> {
             }
             Outcome::Omitted | Outcome::Seen => {}
         }
-        Ok(())
-    }
-
-    fn copy_lent(&mut self, lent: &Lent) -> Result<()> {
-        let mut buffer = self.shared.buffer(COPY_BYTES);
-        let mut left = lent.resource.stored_bytes;
-        let mut at = lent.resource.offset;
-        while left > 0 {
-            self.shared.check()?;
-            let step = left.min(COPY_BYTES as u64);
-            buffer.resize(step as usize, 0);
-            lent.backing.read_exact(&mut buffer, at)?;
-            self.output.append(&buffer)?;
-            at += step;
-            left -= step;
-        }
-        self.shared.give_back(buffer);
         Ok(())
     }
 
