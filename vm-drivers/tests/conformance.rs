@@ -10,13 +10,14 @@ use gilt_vm::{
     drivers::{self, DRIVERS},
 };
 
-/// One test for each driver, by its address and what must live as long as the test: the lines share the guest, and the report tells them apart.
+/// One test for each driver, by its address with what must live as long as the test, and the lines
+/// it leaves to the whole suite: the lines share the guest, and the report tells them apart.
 macro_rules! suite {
-    ($($driver:ident => $address:expr;)*) => {
+    ($($driver:ident => $address:expr, without $left:expr;)*) => {
         $(mod $driver {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn holds_every_line_it_says_it_can() {
-                super::holds_every_line_it_says_it_can(stringify!($driver), $address).await;
+                super::holds_lines_it_says_it_can(stringify!($driver), $address, $left).await;
             }
         })*
         const TESTED: &[&str] = &[$(stringify!($driver)),*];
@@ -24,8 +25,26 @@ macro_rules! suite {
 }
 
 suite! {
-    qemu => ("qemu".to_owned(), ());
-    hyperv => super::played_hyperv().await;
+    qemu => ("qemu".to_owned(), ()), without &[];
+    hyperv => super::played_hyperv().await, without super::LEFT_BY_HYPERV;
+}
+
+/// Lines that boot one guest more each, whose verbs `tests/hyperv.rs` or another line proves too.
+const LEFT_BY_HYPERV: &[&str] = &[
+    "the power button reaches the guest",
+    "a wait ends early when the machine does",
+    "keys arrive in order, shifted ones too",
+    "the screen can be seen",
+    "throw-away writes touch no file of the caller",
+    "commands and files reach the guest",
+    "a reboot is proved",
+    "a checkpoint freezes the disk while the guest goes on",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "boots eight guests more, from CDs under emulation: minutes; for a change of the Hyper-V driver"]
+async fn hyperv_holds_the_lines_left_out_too() {
+    holds_lines_it_says_it_can("hyperv", played_hyperv().await, &[]).await;
 }
 
 /// A server that plays the host; nothing of ours may be left on it, and it must have understood all.
@@ -43,7 +62,11 @@ async fn played_hyperv() -> (String, impl Drop) {
     (format!("hyperv:{}", host.address), Checked(host))
 }
 
-async fn holds_every_line_it_says_it_can<G>(name: &str, (address, _lives): (String, G)) {
+async fn holds_lines_it_says_it_can<G>(
+    name: &str,
+    (address, _lives): (String, G),
+    left_out: &[&str],
+) {
     let driver = open(&address);
     assert_eq!(driver.name(), name);
     let mut bench = Bench::new(driver).unwrap_or_else(|what| panic!("{what}"));
@@ -58,7 +81,8 @@ async fn holds_every_line_it_says_it_can<G>(name: &str, (address, _lives): (Stri
         holder
     }));
     let only = std::env::var("GILT_CONFORMANCE_ONLY").unwrap_or_default();
-    let summary = conformance::run(&bench, &only, |line, outcome, took| {
+    let wanted = |states: &str| states.contains(&only) && !left_out.contains(&states);
+    let summary = conformance::run(&bench, wanted, |line, outcome, took| {
         println!("{:7.1} s  {}: {outcome:?}", took.as_secs_f32(), line.states);
     })
     .await;
@@ -87,7 +111,7 @@ fn every_driver_is_tested_and_in_the_conformance_list() {
         assert!(TESTED.contains(&driver.name), "{} has no test", driver.name);
         let listed = UNSUPPORTED.iter().find(|(name, _)| *name == driver.name);
         let (_, lines) = listed.unwrap_or_else(|| panic!("{} is not listed", driver.name));
-        for line in *lines {
+        for line in lines.iter().chain(LEFT_BY_HYPERV) {
             assert!(conformance::LINES.iter().any(|l| l.states == *line), "no such line: {line}");
         }
     }
