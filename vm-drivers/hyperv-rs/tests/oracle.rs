@@ -1,7 +1,11 @@
 //! Every cmdlet and parameter of the generated text is in Microsoft's documentation, in one legal
-//! parameter set, with the mandatory ones present. The table lies beside the checkout, not in it.
+//! parameter set, with the mandatory ones present. The table has the rows of the cmdlets we call.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    path::PathBuf,
+};
 
 use hyperv_rs::{
     HostPath, Owner, SwitchName, VmId, VmName,
@@ -31,18 +35,20 @@ fn table() -> BTreeMap<(String, String), Sets> {
 
 /// The rows here are those of the whole table, for the cmdlets we call.
 #[test]
+#[ignore = "needs Microsoft's whole table beside the checkout (../shared/oracles/ps-cmdlet-params.tsv)"]
 fn the_table_is_the_documentation_s() {
-    let whole = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../../../shared/oracles/ps-cmdlet-params.tsv");
-    // The whole table is not part of a checkout; where it lies beside it, ours must be a part of it.
-    let Ok(whole) = std::fs::read_to_string(&whole) else { return };
+    let whole =
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let ours: Vec<&str> = include_str!("ps-cmdlet-params.tsv").lines().collect();
-    let called = |line: &&str| {
-        let cmdlet = line.split('\t').nth(1).unwrap_or_default();
-        ours.iter().any(|own| own.split('\t').nth(1) == Some(cmdlet))
-    };
-    assert_eq!(ours, whole.lines().filter(called).collect::<Vec<_>>());
-    assert!(ours.len() > 1000, "{} rows", ours.len());
+    let cmdlet = |line: &str| line.split('\t').nth(1).unwrap_or_default().to_owned();
+    let called: BTreeSet<String> = ours.iter().map(|line| cmdlet(line)).collect();
+    assert!(called.len() > 1, "{called:?}");
+    assert_eq!(
+        ours,
+        whole.lines().filter(|line| called.contains(&cmdlet(line))).collect::<Vec<_>>()
+    );
 }
 
 fn path(text: &str) -> HostPath {
