@@ -138,7 +138,8 @@ impl Home {
     /// was first, its folder stays and ours goes.
     pub fn publish_dir(&self, staging: &Path, target: &Path) -> io::Result<()> {
         for entry in fs::read_dir(staging)? {
-            File::open(entry?.path())?.sync_all()?;
+            // Windows flushes only what may be written.
+            File::options().read(true).write(cfg!(windows)).open(entry?.path())?.sync_all()?;
         }
         sync_dir(staging)?;
         match fs::rename(staging, target) {
@@ -215,12 +216,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
-    let builder = {
-        use std::os::unix::fs::PermissionsExt;
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(
         // What any new file gets; the umask of the user takes from it.
-        builder.permissions(fs::Permissions::from_mode(0o666))
-    };
-    let mut file = builder.tempfile_in(dir)?;
+        0o666,
+    ));
+    let mut file = builder.rand_bytes(6).tempfile_in(dir)?;
     io::Write::write_all(&mut file, bytes)?;
     file.as_file().sync_all()?;
     file.persist(path)?;

@@ -47,6 +47,16 @@ pub trait VmDriver: Send + Sync + fmt::Debug {
     /// Writes a disk and all it lies over into one file that stands alone.
     async fn flatten(&self, disk: &Path, to: &Path, to_format: DiskFormat) -> Result<()>;
 
+    /// The format this driver makes disks in.
+    fn disk_format(&self) -> DiskFormat {
+        DiskFormat::Qcow2
+    }
+
+    /// Whether it takes [`crate::Firmware::DirectKernel`].
+    fn loads_kernels(&self) -> bool {
+        true
+    }
+
     /// How guests will reach services of this host; asked before there is a machine.
     async fn host_side(&self) -> Result<HostSide>;
 
@@ -82,6 +92,11 @@ pub trait Vm: Send + Sync + fmt::Debug {
 
     /// Happenings from now on.
     fn events(&self) -> broadcast::Receiver<VmEvent>;
+
+    /// Whether a reset is told by an event; nobody waits for one otherwise.
+    fn tells_resets(&self) -> bool {
+        true
+    }
 
     /// Tells when the machine has ended; outlives the machine.
     fn exit_watch(&self) -> ExitWatch;

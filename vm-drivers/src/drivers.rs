@@ -17,6 +17,7 @@ pub const DRIVERS: &[&DriverEntry] = &[
     &crate::qemu::DRIVER,
     #[cfg(unix)]
     &crate::libvirt::DRIVER,
+    &crate::hyperv::DRIVER,
 ];
 
 /// What a driver's folder gives to the registry.

@@ -24,7 +24,6 @@ macro_rules! keys {
                 match self { $(Key::$name => $linux),* }
             }
 
-            #[cfg(test)]
             const ALL: &'static [Key] = &[$(Key::$name),*];
         }
     };
@@ -74,6 +73,11 @@ impl Key {
             // Up to F12 Linux took its numbers from the scan codes.
             other => u16::try_from(other.linux_code()).unwrap_or(0),
         }
+    }
+
+    /// The key with this scan code of set 1, as [`Key::scan_code`] tells it.
+    pub fn from_scan_code(code: u16) -> Option<Key> {
+        Key::ALL.iter().copied().find(|key| key.scan_code() == code)
     }
 
     /// The key, and whether shift is held, that types a character; `None` off the US layout.

@@ -22,6 +22,7 @@ mod error;
 #[cfg(feature = "testing")]
 pub mod fake;
 pub mod guest;
+pub mod hyperv;
 pub mod keys;
 #[cfg(unix)]
 mod libvirt;

@@ -27,7 +27,6 @@ pub mod xml;
 
 pub use codec::{Compression, DEFAULT_CHUNK_BYTES, Level};
 pub use diff::{Change, ChangeKind, Reason, Side, diff};
-#[cfg(unix)]
 pub use directory::{
     CaptureOptions, DirectoryContents, ExtractOptions, Extracted, capture_directory, extract_tree,
 };

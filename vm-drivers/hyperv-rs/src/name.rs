@@ -143,13 +143,19 @@ impl HostPath {
         file.rsplit_once('.').map(|(_, ext)| ext.to_ascii_lowercase())
     }
 
+    /// The folder this is in; `None` for what lies at the root of a drive.
+    pub fn parent(&self) -> Option<Self> {
+        let (folder, _) = self.0.rsplit_once('\\')?;
+        Self::new(folder).ok()
+    }
+
     /// A file or folder inside this folder.
     pub fn join(&self, part: &str) -> Result<Self> {
         Self::new(&format!("{}\\{part}", self.0))
     }
 
     /// Windows compares paths without case; this is the form to compare.
-    pub(crate) fn key(&self) -> String {
+    pub fn key(&self) -> String {
         self.0.to_lowercase()
     }
 }
@@ -166,6 +172,11 @@ impl Owner {
     /// The line which marks what we made.
     pub fn tag(&self) -> String {
         format!("gilt-owner:{}", self.0)
+    }
+
+    /// Whose notes these are, if some gilt's.
+    pub fn of_notes(notes: &str) -> Option<Self> {
+        Self::new(notes.lines().next()?.trim_end().strip_prefix("gilt-owner:")?).ok()
     }
 
     /// Whether notes begin with our line.

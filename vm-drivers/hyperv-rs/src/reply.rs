@@ -26,6 +26,19 @@ pub enum Shape {
 }
 
 impl Shape {
+    pub(crate) const ALL: [Shape; 10] = [
+        Shape::Machine,
+        Shape::HardDisk,
+        Shape::Dvd,
+        Shape::Vhd,
+        Shape::Mounted,
+        Shape::Snapshot,
+        Shape::Service,
+        Shape::Switch,
+        Shape::Nat,
+        Shape::Adapter,
+    ];
+
     pub(crate) fn projection(self) -> &'static str {
         match self {
             Shape::Machine => {
@@ -212,6 +225,16 @@ pub struct Adapter {
     pub switch: String,
     /// What the guest's integration services told; empty before they run.
     pub addresses: Vec<String>,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// Of Windows, such as `10.0.20348.0`.
+    pub version: String,
+    pub powershell: String,
+    /// Where Hyper-V keeps machines by default.
+    pub folder: String,
 }
 
 /// Reads results one after the other.

@@ -89,6 +89,12 @@ async fn dropped_machine(bench: &Bench) -> Result<(), Failure> {
 
 async fn guest_reset(bench: &Bench) -> Result<(), Failure> {
     let mut spec = bench.machine("reset", "do=reboot");
+    spec.on_guest_reset = OnGuestReset::Stop;
+    let vm = bench.start(&spec).await?;
+    let reason = vm.exit_watch().wait_at_most(BOOT, vm.serial()).await?;
+    claim(reason == ExitReason::Reset, format!("it ended as: {reason}"))?;
+    drop(vm);
+    spec.on_guest_reset = OnGuestReset::Restart;
     let vm = bench.start(&spec).await?;
     let mut events = vm.events();
     let seen = async {
@@ -103,10 +109,7 @@ async fn guest_reset(bench: &Bench) -> Result<(), Failure> {
     let seen = tokio::time::timeout(BOOT, seen).await;
     claim(seen == Ok(true), format!("a reset was told: {seen:?}"))?;
     vm.power_off().await?;
-    spec.on_guest_reset = OnGuestReset::Stop;
-    let vm = bench.start(&spec).await?;
-    let reason = vm.exit_watch().wait_at_most(BOOT, vm.serial()).await?;
-    claim(reason == ExitReason::Reset, format!("it ended as: {reason}"))
+    Ok(())
 }
 
 async fn kernel_panic(bench: &Bench) -> Result<(), Failure> {
@@ -134,7 +137,7 @@ async fn hypervisor_dies(bench: &Bench) -> Result<(), Failure> {
 
 async fn killed_gilt(bench: &Bench) -> Result<(), Failure> {
     let disk = bench.path("held.qcow2");
-    bench.driver.create_disk(&disk, DiskFormat::Qcow2, 64 << 20).await?;
+    bench.driver.create_disk(&disk, bench.driver.disk_format(), 64 << 20).await?;
     let Some(holder) = &bench.holder else {
         return Err(Failure::Claim("there is no process to kill".into()));
     };
@@ -226,8 +229,8 @@ async fn media(bench: &Bench) -> Result<(), Failure> {
     said(&*vm, "no medium").await?;
     vm.change_medium(0, Some(&second)).await?;
     said(&*vm, "medium: two").await?;
-    let error = vm.change_medium(1, None).await.err();
-    claim(matches!(error, Some(Error::InvalidSpec { .. })), "there is no second drive")?;
+    let error = vm.change_medium(7, None).await.err();
+    claim(matches!(error, Some(Error::InvalidSpec { .. })), "there is no eighth drive")?;
     let error = vm.change_medium(0, Some(&bench.path("none"))).await.err();
     claim(matches!(error, Some(Error::InvalidSpec { .. })), "a missing medium is refused")?;
     let count = vm.serial().tail().matches("medium: two").count();
@@ -246,9 +249,10 @@ async fn said_again(vm: &dyn crate::Vm, words: &str, before: usize) -> Result<()
 
 async fn overlays(bench: &Bench) -> Result<(), Failure> {
     let (base, overlay) = (bench.path("base.qcow2"), bench.path("overlay.qcow2"));
-    bench.driver.create_disk(&base, DiskFormat::Qcow2, 64 << 20).await?;
-    bench.driver.create_overlay(&base, DiskFormat::Qcow2, &overlay).await?;
-    let error = bench.driver.create_overlay(&base, DiskFormat::Qcow2, &overlay).await.err();
+    bench.driver.create_disk(&base, bench.driver.disk_format(), 64 << 20).await?;
+    bench.driver.create_overlay(&base, bench.driver.disk_format(), &overlay).await?;
+    let error =
+        bench.driver.create_overlay(&base, bench.driver.disk_format(), &overlay).await.err();
     claim(error.is_some(), "an existing disk is not overwritten")?;
     let before = std::fs::read(&base)?;
     let vm = bench.ready(&bench.machine_with_disk("overlay", &overlay)).await?;
@@ -265,7 +269,7 @@ async fn overlays(bench: &Bench) -> Result<(), Failure> {
 
 async fn throw_away(bench: &Bench) -> Result<(), Failure> {
     let disk = bench.path("kept.qcow2");
-    bench.driver.create_disk(&disk, DiskFormat::Qcow2, 64 << 20).await?;
+    bench.driver.create_disk(&disk, bench.driver.disk_format(), 64 << 20).await?;
     let before = std::fs::read(&disk)?;
     let mut spec = bench.machine_with_disk("throw-away", &disk);
     spec.disks[0].throw_away_writes = true;
@@ -279,7 +283,7 @@ async fn throw_away(bench: &Bench) -> Result<(), Failure> {
 
 async fn disk_in_use(bench: &Bench) -> Result<(), Failure> {
     let disk = bench.path("one.qcow2");
-    bench.driver.create_disk(&disk, DiskFormat::Qcow2, 64 << 20).await?;
+    bench.driver.create_disk(&disk, bench.driver.disk_format(), 64 << 20).await?;
     let vm = bench.start(&bench.machine_with_disk("holder", &disk)).await?;
     match bench.start(&bench.machine_with_disk("second", &disk)).await {
         Ok(_) => Err(Failure::Claim("two machines write to one disk".into())),
@@ -345,7 +349,7 @@ async fn reboot(bench: &Bench) -> Result<(), Failure> {
 
 async fn checkpoint(bench: &Bench) -> Result<(), Failure> {
     let (base, next) = (bench.path("base.qcow2"), bench.path("next.qcow2"));
-    bench.driver.create_disk(&base, DiskFormat::Qcow2, 64 << 20).await?;
+    bench.driver.create_disk(&base, bench.driver.disk_format(), 64 << 20).await?;
     let vm = bench.start(&bench.machine_with_disk("checkpoint", &base)).await?;
     let way_in = bench.login.connect(&*vm, BOOT).await?;
     let boot = boot_id(&*way_in).await?;
@@ -359,7 +363,7 @@ async fn checkpoint(bench: &Bench) -> Result<(), Failure> {
     claim(boot_id(&*way_in).await? == boot, "nothing was rebooted")?;
     // The frozen disk can be used while the machine runs on.
     let (copy, raw) = (bench.path("copy.qcow2"), bench.path("copy.raw"));
-    bench.driver.create_overlay(&base, DiskFormat::Qcow2, &copy).await?;
+    bench.driver.create_overlay(&base, bench.driver.disk_format(), &copy).await?;
     bench.driver.flatten(&copy, &raw, DiskFormat::Raw).await?;
     claim(std::fs::read(&raw)?.starts_with(b"BEFORE"), "the checkpoint holds what was before")?;
     // And once more, over the overlay.
@@ -375,10 +379,21 @@ async fn checkpoint(bench: &Bench) -> Result<(), Failure> {
     bench.driver.flatten(&next, &raw, DiskFormat::Raw).await?;
     claim(std::fs::read(&raw)?.starts_with(b"AFTER!"), "each checkpoint holds its own time")
 }
+
+/// Asked first, where a boot would only lead to the same answer.
+async fn needs_saved_memory(bench: &Bench) -> Result<(), Failure> {
+    if bench.driver.capabilities().await?.saved_memory {
+        return Ok(());
+    }
+    let (driver, what) = (bench.driver.name(), "save a machine's memory".into());
+    Err(Failure::Driver(Error::Unsupported { driver, what }))
+}
+
 async fn resume(bench: &Bench) -> Result<(), Failure> {
+    needs_saved_memory(bench).await?;
     let (base, next) = (bench.path("base.qcow2"), bench.path("next.qcow2"));
     let memory = bench.path("memory");
-    bench.driver.create_disk(&base, DiskFormat::Qcow2, 64 << 20).await?;
+    bench.driver.create_disk(&base, bench.driver.disk_format(), 64 << 20).await?;
     let vm = bench.start(&bench.machine_with_disk("saved", &base)).await?;
     let way_in = bench.login.connect(&*vm, BOOT).await?;
     let boot = boot_id(&*way_in).await?;
@@ -394,7 +409,7 @@ async fn resume(bench: &Bench) -> Result<(), Failure> {
     // Twice: a state is not used up.
     for round in ["one", "two"] {
         let overlay = bench.path("resumed.qcow2");
-        bench.driver.create_overlay(&base, DiskFormat::Qcow2, &overlay).await?;
+        bench.driver.create_overlay(&base, bench.driver.disk_format(), &overlay).await?;
         let spec = bench.machine_with_disk(round, &overlay);
         let vm = bench.start_from(&spec, StartFrom::SavedState(&memory)).await?;
         let way_in = bench.login.connect(&*vm, BOOT).await?;
@@ -408,6 +423,7 @@ async fn resume(bench: &Bench) -> Result<(), Failure> {
 }
 
 async fn state_mismatch(bench: &Bench) -> Result<(), Failure> {
+    needs_saved_memory(bench).await?;
     let memory = bench.path("memory");
     let mut spec = bench.machine("small", "");
     let vm = bench.start(&spec).await?;

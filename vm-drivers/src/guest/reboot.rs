@@ -13,6 +13,8 @@ use crate::{
 /// Linux makes a new one at each boot (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const RESET_LIMIT: Duration = Duration::from_secs(90);
+/// A guest that resets without a word leaves its connections open: no answer is none.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(300);
 
 /// The id of the guest's present boot.
@@ -68,14 +70,16 @@ pub async fn restart(
         {
         }
     };
-    let _ = tokio::time::timeout(limit.min(RESET_LIMIT), reset).await;
+    if vm.tells_resets() {
+        let _ = tokio::time::timeout(limit.min(RESET_LIMIT), reset).await;
+    }
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let way_in = connector.connect(vm, left).await?;
-        match boot_id(&*way_in).await {
-            Ok(now) if now != before => return Ok(way_in),
-            Err(error @ Error::Ended { .. }) => return Err(error),
-            // Still the old boot on its way down.
+        match tokio::time::timeout(ANSWER_LIMIT, boot_id(&*way_in)).await {
+            Ok(Ok(now)) if now != before => return Ok(way_in),
+            Ok(Err(error @ Error::Ended { .. })) => return Err(error),
+            // Still the old boot on its way down, or one that went down under the question.
             Ok(_) | Err(_) => {}
         }
         if Instant::now() >= deadline {

@@ -152,6 +152,32 @@ impl HostKeyPin {
         key.as_ref().map(|k| k.fingerprint(Default::default()).to_string())
     }
 
+    /// The key a host is known by: the one given as a line of OpenSSH's, else those of the user's
+    /// `known_hosts`. A host that is not known is refused: it is about to be told what to do.
+    pub(crate) fn of_host(host: &str, port: u16, line: Option<&str>) -> Result<Self> {
+        let unknown = |reason: String| Error::Ssh { target: format!("{host}:{port}"), reason };
+        let key = match line {
+            Some(line) => PublicKey::from_openssh(line)
+                .map_err(|e| unknown(format!("host-key is no public key of OpenSSH's: {e}")))?,
+            None => {
+                let known = russh::keys::known_hosts::known_host_keys(host, port)
+                    .map_err(|e| unknown(format!("known_hosts cannot be read: {e}")))?;
+                let preferred = known
+                    .iter()
+                    .find(|(_, key)| key.algorithm() == russh::keys::Algorithm::Ed25519)
+                    .or(known.first());
+                let (_, key) = preferred.ok_or_else(|| {
+                    unknown(format!(
+                        "its key is not known; look at it and add it: ssh-keyscan -p {port} {host} >> \
+                         ~/.ssh/known_hosts, or name it in the address (?host-key=)"
+                    ))
+                })?;
+                key.clone()
+            }
+        };
+        Ok(Self(Arc::new(Mutex::new(Some(key)))))
+    }
+
     fn accepts(&self, offered: &PublicKey) -> bool {
         let Ok(mut pinned) = self.0.lock() else { return false };
         match pinned.as_ref() {
@@ -224,7 +250,24 @@ enum Refusal {
 impl Ssh {
     /// Tries until the guest lets us in, `limit` is over or the machine has ended.
     pub async fn connect(target: &SshTarget, vm: &dyn Vm, limit: Duration) -> Result<Ssh> {
-        let (exit, serial) = (vm.exit_watch(), vm.serial().clone());
+        Self::connect_while(target, vm.exit_watch(), vm.serial().clone(), &|| vm.events(), limit)
+            .await
+    }
+
+    /// To a host, which no machine's end ends.
+    pub(crate) async fn connect_to_host(target: &SshTarget, limit: Duration) -> Result<Ssh> {
+        let silent = SerialLog::continuing(std::path::PathBuf::new());
+        let events = || broadcast::channel(1).1;
+        Self::connect_while(target, ExitWatch::never(), silent, &events, limit).await
+    }
+
+    async fn connect_while(
+        target: &SshTarget,
+        exit: ExitWatch,
+        serial: SerialLog,
+        events: &(dyn Fn() -> broadcast::Receiver<VmEvent> + Sync),
+        limit: Duration,
+    ) -> Result<Ssh> {
         let subject = format!("SSH as {} on {}", target.user, target.address);
         let deadline = Instant::now() + limit;
         let mut last_seen = String::from("no connection was tried");
@@ -249,7 +292,7 @@ impl Ssh {
                 Ok(handle) => {
                     // A try may have begun before the reboot of an installer, and be answered
                     // after it: only resets from the login on end this connection.
-                    let events = vm.events();
+                    let events = events();
                     let (sender, reset) = watch::channel(false);
                     return Ok(Ssh {
                         reset,
@@ -280,6 +323,55 @@ impl Ssh {
                 _ = exit.wait() => {}
             }
         }
+    }
+
+    /// Runs a line of a host as it is and hands on all its stdout; the end of stderr and the exit code
+    /// come back.
+    pub(crate) async fn run_on_host(
+        &self,
+        line: String,
+        stdin: Vec<u8>,
+        limit: Duration,
+        sink: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<(Vec<u8>, Option<u32>)> {
+        let mut command = GuestCommand::new(line).stdin(stdin).limit(limit);
+        command.shell = GuestShell::Raw;
+        let mut stdout = |stream: Output, piece: &[u8]| {
+            if stream == Output::Stdout {
+                sink(piece);
+            }
+        };
+        let outcome = self.exec(&command, &mut stdout).await?;
+        let code = match outcome.status {
+            ExitStatus::Code(code) => Some(code),
+            ExitStatus::Signal(_) => None,
+        };
+        Ok((outcome.stderr, code))
+    }
+
+    /// Gives a file of a host its name; one of that name that is there is replaced.
+    pub(crate) async fn rename_on_host(&self, from: &str, to: &str) -> Result<()> {
+        let sftp = self.sftp().await?;
+        // Servers of the protocol's third version rename over nothing.
+        let _ = sftp.remove_file(to).await;
+        sftp.rename(from, to).await.map_err(|e| Error::GuestFile {
+            action: "rename",
+            path: from.into(),
+            reason: e.to_string(),
+        })
+    }
+
+    /// A connection from the host to an address it reaches.
+    pub(crate) async fn dial_from_host(
+        &self,
+        to: SocketAddr,
+    ) -> Result<russh::ChannelStream<client::Msg>> {
+        let channel = {
+            let handle = self.handle.lock().await;
+            let (address, port) = (to.ip().to_string(), u32::from(to.port()));
+            handle.channel_open_direct_tcpip(address, port, "127.0.0.1", 0).await
+        };
+        Ok(channel.map_err(self.lost("connecting to the guest"))?.into_stream())
     }
 
     /// The whole stdout of a command that must succeed.

@@ -1,17 +1,12 @@
-//! A directory on Unix -> [`Tree`].
+//! A directory -> [`Tree`].
 
+use super::platform;
 use crate::error::{Error, IoContext, Result};
-use crate::tree::{
-    ContentId, ContentSource, Entry, FileTime, Name, Node, NodeId, Stream, Tree, UnixData, Xattr,
-    attribute,
-};
-use crate::unix_names::{name_from_bytes, reparse_from_target};
+use crate::tree::{ContentId, ContentSource, Entry, Name, Node, NodeId, Stream, Tree, attribute};
 use std::collections::HashMap;
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// What to take from a directory.
@@ -97,7 +92,7 @@ pub fn capture_directory(
             why: "not a directory".into(),
         });
     }
-    let device = metadata.dev();
+    let device = platform::device(&metadata);
     let mut capture = Capture {
         options,
         tree: Tree::default(),
@@ -123,8 +118,9 @@ pub fn capture_directory(
             let metadata = fs::symlink_metadata(&path).at(&path)?;
             let name = wim_name(&name, &path)?;
             let Some(node) = capture.add(&path, &metadata)? else { continue };
-            let enters = !options.one_file_system || metadata.dev() == device;
-            if metadata.is_dir() && enters {
+            let enters = !options.one_file_system || platform::device(&metadata) == device;
+            // On Windows a link to a directory is both.
+            if metadata.is_dir() && !metadata.is_symlink() && enters {
                 stack.push((node, path));
             }
             entries.push(Entry { name, short_name: Name::default(), node });
@@ -135,7 +131,7 @@ pub fn capture_directory(
 }
 
 fn wim_name(name: &OsStr, path: &Path) -> Result<Name> {
-    name_from_bytes(name.as_bytes()).ok_or_else(|| Error::Tree {
+    platform::name_from_os(name).ok_or_else(|| Error::Tree {
         path: path.display().to_string(),
         why: "the name is not UTF-8, so it has no form in a WIM".into(),
     })
@@ -145,7 +141,7 @@ struct Capture<'a> {
     options: &'a CaptureOptions,
     tree: Tree,
     contents: DirectoryContents,
-    /// Files with several names: device and inode -> node.
+    /// Files with several names, by what the file system calls them.
     links: HashMap<(u64, u64), NodeId>,
 }
 
@@ -153,28 +149,33 @@ impl Capture<'_> {
     /// Adds what is at `path`; `None` if it is of a kind that is left out.
     fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<Option<NodeId>> {
         let kind = metadata.file_type();
-        let is_special =
-            kind.is_block_device() || kind.is_char_device() || kind.is_fifo() || kind.is_socket();
-        if is_special && !self.options.unix_data {
+        if platform::is_special(kind) && !self.options.unix_data {
             return Ok(None);
         }
         // A WIM cannot hard-link symbolic links.
-        let shared = metadata.nlink() > 1 && !kind.is_dir() && !kind.is_symlink();
-        let identity = (metadata.dev(), metadata.ino());
-        if shared && let Some(node) = self.links.get(&identity) {
+        let shared = if kind.is_dir() || kind.is_symlink() {
+            None
+        } else {
+            platform::shared_identity(path, metadata).at(path)?
+        };
+        if let Some(node) = shared.and_then(|identity| self.links.get(&identity)) {
             return Ok(Some(*node));
         }
-        let modified = time(metadata.mtime(), metadata.mtime_nsec());
-        let accessed = if self.options.access_times {
-            time(metadata.atime(), metadata.atime_nsec())
-        } else {
-            modified
-        };
-        let mut node = Node { created: modified, accessed, modified, ..Node::default() };
-        if kind.is_dir() {
+        let mut node = Node::default();
+        if kind.is_symlink() {
+            node.attributes = attribute::REPARSE_POINT;
+            // Windows has links to files and links to directories.
+            if fs::metadata(path).is_ok_and(|target| target.is_dir()) {
+                node.attributes |= attribute::DIRECTORY;
+            }
+            let target = fs::read_link(path).at(path)?;
+            let reparse = platform::reparse(&target).ok_or_else(|| Error::Tree {
+                path: path.display().to_string(),
+                why: "the target of the link has no form in a WIM".into(),
+            })?;
+            node.extra_mut().reparse = Some(reparse);
+        } else if kind.is_dir() {
             node.attributes = attribute::DIRECTORY;
-        } else if kind.is_symlink() {
-            self.add_link(path, &mut node)?;
         } else if kind.is_file() {
             node.attributes = attribute::NORMAL;
             let content = ContentId(self.contents.files.len() as u64);
@@ -182,83 +183,16 @@ impl Capture<'_> {
             // Not `push`, which takes room for four.
             node.streams = vec![Stream { name: None, len_bytes: metadata.len(), content }];
         }
-        if self.options.unix_data {
-            let extra = node.extra_mut();
-            extra.unix = Some(UnixData {
-                uid: metadata.uid(),
-                gid: metadata.gid(),
-                mode: metadata.mode(),
-                rdev: if is_special { device_number(metadata.rdev()) } else { 0 },
-            });
-            extra.xattrs = xattrs(path).at(path)?;
+        platform::describe(&mut node, path, metadata, self.options).at(path)?;
+        if !self.options.access_times {
+            node.accessed = node.modified;
         }
         let id = u32::try_from(self.tree.nodes.len())
             .map_err(|_| Error::unsupported("more than 4,294,967,295 files"))?;
         self.tree.nodes.push(node);
-        if shared {
+        if let Some(identity) = shared {
             self.links.insert(identity, NodeId(id));
         }
         Ok(Some(NodeId(id)))
     }
-
-    fn add_link(&mut self, path: &Path, node: &mut Node) -> Result<()> {
-        let target = fs::read_link(path).at(path)?;
-        let reparse =
-            reparse_from_target(target.as_os_str().as_bytes()).ok_or_else(|| Error::Tree {
-                path: path.display().to_string(),
-                why: "the target of the link has no form in a WIM".into(),
-            })?;
-        node.attributes = attribute::REPARSE_POINT;
-        // Windows has links to files and links to directories.
-        if fs::metadata(path).is_ok_and(|target| target.is_dir()) {
-            node.attributes |= attribute::DIRECTORY;
-        }
-        node.extra_mut().reparse = Some(reparse);
-        Ok(())
-    }
-}
-
-fn time(seconds: i64, nanos: i64) -> FileTime {
-    FileTime::from_unix(seconds, u32::try_from(nanos).unwrap_or(0))
-}
-
-/// The 32-bit form of a device number: what `new_encode_dev` of Linux gives.
-fn device_number(rdev: u64) -> u32 {
-    let (major, minor) = (rustix::fs::major(rdev), rustix::fs::minor(rdev));
-    (minor & 0xff) | (major & 0xfff) << 8 | (minor & !0xff) << 12
-}
-
-fn xattrs(path: &Path) -> io::Result<Vec<Xattr>> {
-    let mut names = vec![0u8; 4096];
-    let len = loop {
-        match rustix::fs::llistxattr(path, &mut names[..]) {
-            Ok(len) => break len,
-            Err(rustix::io::Errno::RANGE) => names.resize(names.len() * 4, 0),
-            // A file system without attributes, or a socket.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::PERM) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        }
-    };
-    let mut list = Vec::new();
-    for name in names[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0u8; 256];
-        let mut terminated = name.to_vec();
-        terminated.push(0);
-        let Ok(c_name) = CStr::from_bytes_with_nul(&terminated) else { continue };
-        let len = loop {
-            match rustix::fs::lgetxattr(path, c_name, &mut value[..]) {
-                Ok(len) => break Some(len),
-                Err(rustix::io::Errno::RANGE) => value.resize(value.len() * 4, 0),
-                // Taken away meanwhile, or not for us to read.
-                Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => break None,
-                Err(error) => return Err(error.into()),
-            }
-        };
-        if let Some(len) = len {
-            value.truncate(len);
-            list.push(Xattr { name: name.into(), value: value.into() });
-        }
-    }
-    list.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(list)
 }

@@ -1,24 +1,22 @@
-//! [`Tree`] -> a directory on Unix.
+//! [`Tree`] -> a directory.
 //!
 //! Order: directories, then file contents on N threads in the order the source holds them, then
 //! other hard links, then special files and symbolic links, last the times and modes of the
 //! directories. Links come after everything that is written through a path, so no name in the
 //! tree leads out of the target.
 
+use super::platform::{self, Kind};
 use super::wanted::Wanted;
 use crate::error::{Error, IoContext, Result, from_io};
 use crate::hash::Hasher;
 use crate::metadata::collation_key;
 use crate::progress::Progress;
-use crate::tree::{ContentId, ContentSource, FileTime, Name, Node, NodeId, Stream, Tree};
-use crate::unix_names::{name_to_bytes, target_from_reparse};
+use crate::tree::{ContentId, ContentSource, Name, Node, NodeId, Stream, Tree};
 use crate::windows_names;
-use rustix::fs::{self as unix, AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -63,8 +61,10 @@ pub fn extract_tree(
     options: &ExtractOptions,
     progress: &dyn Progress,
 ) -> Result<Extracted> {
-    let mut layout = Layout::new(tree, target, options)?;
     fs::create_dir_all(target).at(target)?;
+    // On Windows the full form lifts the limit of 260 characters and lets names such as `aux` be.
+    let full = if cfg!(windows) { fs::canonicalize(target).at(target)? } else { target.to_owned() };
+    let mut layout = Layout::new(tree, &full, options)?;
     for (_, path) in &layout.directories {
         make_directory(path)?;
     }
@@ -80,7 +80,7 @@ pub fn extract_tree(
         contents,
         options,
         progress,
-        is_root: rustix::process::geteuid().is_root(),
+        rights: platform::Rights::now(),
         warnings: Mutex::new(std::mem::take(&mut layout.warnings)),
         stop: AtomicBool::new(false),
     };
@@ -91,7 +91,11 @@ pub fn extract_tree(
         }
     }
     for (node, path) in &layout.specials {
-        writer.make_special(tree.node(*node), path)?;
+        let warn = |what: String| writer.warn(path, what);
+        let node = tree.node(*node);
+        if platform::make_special(&writer.rights, node, path, &warn).at(path)? {
+            writer.set_metadata(node, path, &Kind::Other)?;
+        }
     }
     for (node, path) in layout.directories.iter().rev() {
         writer.set_metadata(tree.node(*node), path, &Kind::Directory)?;
@@ -206,15 +210,8 @@ impl Layout {
 
 /// The name as this system has it; an error if it would not stay in its directory.
 fn safe_name(name: &Name, inner: &str) -> Result<OsString> {
-    let bytes = name_to_bytes(name);
-    let fail = |why: &str| Err(Error::Tree { path: inner.to_owned(), why: why.to_owned() });
-    match bytes.as_slice() {
-        b"" => fail("a file without a name"),
-        b"." | b".." => fail("a name that leads out of its directory"),
-        bytes if bytes.contains(&b'/') => fail("a name with a slash in it"),
-        bytes if bytes.contains(&0) => fail("a name with a zero in it"),
-        _ => Ok(OsString::from_vec(bytes)),
-    }
+    platform::name_to_os(name)
+        .map_err(|why| Error::Tree { path: inner.to_owned(), why: why.to_owned() })
 }
 
 fn file_stream(node: &Node) -> Option<&Stream> {
@@ -229,19 +226,12 @@ fn is_special(node: &Node) -> bool {
     matches!(mode, Some(0o020_000 | 0o060_000 | 0o010_000 | 0o140_000))
 }
 
-enum Kind<'a> {
-    Directory,
-    File(&'a File),
-    /// A link or a special file: nothing may follow it.
-    Other,
-}
-
 struct Writer<'a> {
     tree: &'a Tree,
     contents: &'a dyn ContentSource,
     options: &'a ExtractOptions,
     progress: &'a dyn Progress,
-    is_root: bool,
+    rights: platform::Rights,
     warnings: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
@@ -303,7 +293,7 @@ impl Writer<'_> {
             self.check()?;
             let node = self.tree.node(target.node);
             let path = &target.path;
-            let mut file = File::create_new(path).at(path)?;
+            let mut file = platform::create_file(path, node).at(path)?;
             if let Some(stream) = file_stream(node) {
                 if several && stream.len_bytes <= SMALL_BYTES {
                     if held.is_none() {
@@ -379,74 +369,10 @@ impl Writer<'_> {
         warnings.push(format!("{}: {what}", path.display()));
     }
 
-    fn make_special(&self, node: &Node, path: &Path) -> Result<()> {
-        if let Some(reparse) = node.reparse() {
-            let Some(target) = target_from_reparse(reparse) else {
-                self.warn(path, format!("reparse point {:#010x} has no form here", reparse.tag));
-                return Ok(());
-            };
-            std::os::unix::fs::symlink(OsString::from_vec(target), path).at(path)?;
-            return self.set_metadata(node, path, &Kind::Other);
-        }
-        let Some(unix) = node.extra.as_ref().and_then(|extra| extra.unix) else { return Ok(()) };
-        let kind = FileType::from_raw_mode(unix.mode);
-        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
-        if is_device && !self.is_root {
-            self.warn(path, "only root can make device nodes");
-            return Ok(());
-        }
-        let major = unix.rdev >> 8 & 0xfff;
-        let minor = unix.rdev & 0xff | unix.rdev >> 12 & 0xf_ff00;
-        let mode = Mode::from_raw_mode(unix.mode & 0o7777);
-        unix::mknodat(CWD, path, kind, mode, unix::makedev(major, minor))
-            .map_err(io::Error::from)
-            .at(path)?;
-        self.set_metadata(node, path, &Kind::Other)
-    }
-
-    /// Owner, mode, attributes and times, in the order that lets each stay.
+    /// Owner, mode, attributes and times.
     fn set_metadata(&self, node: &Node, path: &Path, kind: &Kind<'_>) -> Result<()> {
-        let extra = node.extra.as_deref().filter(|_| self.options.unix_data);
-        if let Some(unix) = extra.and_then(|extra| extra.unix) {
-            let (uid, gid) = (Uid::from_raw(unix.uid), Gid::from_raw(unix.gid));
-            if self.is_root {
-                let done = match kind {
-                    Kind::File(file) => unix::fchown(file, Some(uid), Some(gid)),
-                    _ => unix::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW),
-                };
-                done.map_err(io::Error::from).at(path)?;
-            }
-        }
-        for xattr in extra.iter().flat_map(|extra| &extra.xattrs) {
-            let flags = unix::XattrFlags::empty();
-            if let Err(error) = unix::lsetxattr(path, &*xattr.name, &xattr.value, flags) {
-                let name = String::from_utf8_lossy(&xattr.name);
-                self.warn(path, format!("extended attribute {name}: {}", io::Error::from(error)));
-            }
-        }
-        if let Some(unix) = extra.and_then(|extra| extra.unix) {
-            let mode = Mode::from_raw_mode(unix.mode & 0o7777);
-            let is_link = node.reparse().is_some();
-            let done = match kind {
-                Kind::File(file) => unix::fchmod(file, mode),
-                _ if is_link => Ok(()),
-                _ => unix::chmod(path, mode),
-            };
-            done.map_err(io::Error::from).at(path)?;
-        }
-        let times = Timestamps {
-            last_access: timespec(node.accessed),
-            last_modification: timespec(node.modified),
-        };
-        let done = match kind {
-            Kind::File(file) => unix::futimens(file, &times),
-            _ => unix::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW),
-        };
-        done.map_err(io::Error::from).at(path)
+        let warn = |what: String| self.warn(path, what);
+        platform::set_metadata(&self.rights, node, path, kind, self.options.unix_data, &warn)
+            .at(path)
     }
-}
-
-fn timespec(time: FileTime) -> Timespec {
-    let (seconds, nanos) = time.to_unix();
-    Timespec { tv_sec: seconds, tv_nsec: nanos.into() }
 }

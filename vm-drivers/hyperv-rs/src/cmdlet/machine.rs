@@ -199,6 +199,26 @@ impl StartVm {
     }
 }
 
+/// `Restart-VM`: the reset button, without asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestartVm;
+
+impl RestartVm {
+    pub fn call(&self) -> Call {
+        Call::on_machine("Restart-VM").switch("Force")
+    }
+}
+
+/// `Get-VMHost`: the host itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetHost;
+
+impl GetHost {
+    pub fn call(&self) -> Call {
+        Call::new("Get-VMHost", "ComputerName")
+    }
+}
+
 /// How a machine is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {

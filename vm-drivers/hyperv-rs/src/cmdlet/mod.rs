@@ -120,9 +120,9 @@ macro_rules! cmdlets {
 
 cmdlets! {
     AddHardDisk, AddDvd, Checkpoint, ConvertVhd, CopyFile, DismountVhd, EnableIntegration, EnableTpm,
-    Export, GetDvds, GetFirmware, GetHardDisks, GetIntegration, GetNat, GetNetworkAdapters, GetSnapshots,
+    Export, GetDvds, GetFirmware, GetHardDisks, GetHost, GetIntegration, GetNat, GetNetworkAdapters, GetSnapshots,
     GetSwitches, GetVhd, GetVm, MergeVhd, MountVhd, NewIpAddress, NewNat, NewSwitch, NewVhd, NewVm,
     OptimizeVhd, RemoveHardDisk, RemoveNat, RemoveSnapshot, RemoveSwitch, RemoveVm, ResizeVhd,
-    RestoreSnapshot, SetBios, SetComPort, SetDvd, SetFirmware, SetFloppy, SetKeyProtector, SetMemory,
+    RestartVm, RestoreSnapshot, SetBios, SetComPort, SetDvd, SetFirmware, SetFloppy, SetKeyProtector, SetMemory,
     SetProcessor, SetVm, StartVm, StopVm,
 }

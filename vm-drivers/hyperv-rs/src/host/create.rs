@@ -35,6 +35,8 @@ pub enum FirmwareSpec {
 pub struct CreateMachine {
     pub name: VmName,
     pub owner: Owner,
+    /// Lines of the notes behind the owner's.
+    pub more_notes: Vec<String>,
     pub folder: HostPath,
     pub processors: u64,
     pub memory_bytes: u64,
@@ -116,7 +118,12 @@ impl CreateMachine {
             static_memory: true,
             stop_action: Some(StopAction::TurnOff),
             start_with_host: Some(false),
-            notes: Some(self.owner.tag()),
+            notes: Some(
+                std::iter::once(self.owner.tag())
+                    .chain(self.more_notes.iter().cloned())
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            ),
             ..SetVm::default()
         });
         // Windows 10 and 11 switch them on by themselves; Server 2016 does not know the parameter.

@@ -29,6 +29,28 @@ pub fn remove_folder(owner: &Owner, path: &HostPath) -> Operation<()> {
     )
 }
 
+/// A folder that may exist, if it is ours.
+pub fn own_folder(owner: &Owner, path: &HostPath) -> Operation<()> {
+    quiet(
+        "own folder",
+        Script::new(vec![Step::OwnFolder { path: path.clone(), owner: owner.clone() }]),
+    )
+}
+
+/// Removes a file from a folder of ours.
+pub fn remove_file(owner: &Owner, path: &HostPath) -> Operation<()> {
+    quiet(
+        "remove file",
+        Script::new(vec![Step::RemoveFile { path: path.clone(), owner: owner.clone() }]),
+    )
+}
+
+/// Which of these files are there.
+pub fn files_exist(paths: &[HostPath]) -> Operation<Vec<bool>> {
+    let script = Script::new(vec![Step::FilesExist(paths.to_vec())]);
+    Operation::new("look for files", script, |results| results.value())
+}
+
 /// A new, empty disk.
 pub fn create_disk(path: &HostPath, size_bytes: u64) -> Result<Operation<Vhd>> {
     if path.extension().as_deref() != Some("vhdx")
@@ -66,6 +88,14 @@ pub fn flatten(path: &HostPath, destination: &HostPath) -> Operation<Vhd> {
         ConvertVhd { path: path.clone(), destination: destination.clone(), kind: VhdType::Dynamic };
     let script = Script::new(vec![convert.into(), describe(destination)]);
     Operation::new("flatten disk", script, |results| results.one())
+}
+
+/// A copy of a whole chain as a fixed VHD: the disk's bytes and, behind them, a footer of 512 bytes.
+pub fn flatten_raw(path: &HostPath, destination: &HostPath) -> Operation<Vhd> {
+    let convert =
+        ConvertVhd { path: path.clone(), destination: destination.clone(), kind: VhdType::Fixed };
+    let script = Script::new(vec![convert.into(), describe(destination)]);
+    Operation::new("flatten disk to a fixed one", script, |results| results.one())
 }
 
 /// Writes a differencing disk into its parent; the child is gone then.

@@ -5,7 +5,7 @@ use crate::{
     cmdlet::*,
     error::Result,
     name::{HostPath, Owner, VmId},
-    reply::{Adapter, Drive, Machine, Shape, Snapshot},
+    reply::{Adapter, Drive, HostInfo, Machine, Shape, Snapshot},
     script::{Script, Step},
     wmi::{
         Address, Item, Keys, KvpAnswer, KvpChange, Screenshot, ThumbnailAnswer, Wmi, find_addresses,
@@ -17,6 +17,25 @@ use crate::{
 pub struct MachineRef {
     pub id: VmId,
     pub owner: Owner,
+}
+
+/// Every machine of the host that some gilt made, and whose it is.
+pub fn list_marked() -> Operation<Vec<(Machine, Owner)>> {
+    let script =
+        Script::new(vec![Step::Ask { cmdlet: GetVm { id: None }.into(), shape: Shape::Machine }]);
+    Operation::new("list machines", script, |results| {
+        let all: Vec<Machine> = results.value()?;
+        let marked = |machine: Machine| {
+            let owner = Owner::of_notes(&machine.notes)?;
+            Some((machine, owner))
+        };
+        Ok(all.into_iter().filter_map(marked).collect())
+    })
+}
+
+/// What the host is; fails where rights or the module are missing.
+pub fn host_info() -> Operation<HostInfo> {
+    Operation::new("look at the host", Script::new(vec![Step::HostInfo]), |results| results.value())
 }
 
 /// Every machine of the host whose notes say it is the owner's.
@@ -57,6 +76,11 @@ impl MachineRef {
     /// `Stop::ShutDown` returns when the guest is off; run it where waiting is allowed.
     pub fn stop(&self, how: Stop) -> Operation<()> {
         self.quiet("stop machine", StopVm { how })
+    }
+
+    /// Presses the reset button.
+    pub fn reset(&self) -> Operation<()> {
+        self.quiet("reset machine", RestartVm)
     }
 
     /// The machine must be off; its disks stay.

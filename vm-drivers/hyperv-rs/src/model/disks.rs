@@ -113,7 +113,15 @@ impl Host {
                 let path = convert.destination.to_string();
                 let copy = Disk { path, kind: convert.kind, parent: None, mounted: false, ..disk };
                 self.free(name, &convert.path)?;
-                self.add_disk(name, &convert.destination, copy).map(|()| json!([]))
+                let from = self.disk(name, &convert.path)?;
+                self.add_disk(name, &convert.destination, copy)?;
+                let done = self.really(name, |machinery| {
+                    machinery.convert_disk(&from, &convert.destination, convert.kind)
+                });
+                if done.is_err() {
+                    self.disks.remove(&convert.destination.key());
+                }
+                done.map(|()| json!([]))
             }),
             _ => return None,
         };
@@ -138,7 +146,12 @@ impl Host {
             mounted: false,
             merging: false,
         };
-        self.add_disk(name, path, disk).map(|()| json!([]))
+        self.add_disk(name, path, disk.clone())?;
+        let done = self.really(name, |machinery| machinery.make_disk(&disk));
+        if done.is_err() {
+            self.disks.remove(&path.key());
+        }
+        done.map(|()| json!([]))
     }
 
     fn merge(&mut self, name: &str, merge: &MergeVhd) -> Outcome<Json> {

@@ -1,5 +1,7 @@
 //! Machines of the model.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value as Json, json};
 
 use super::{Host, Outcome, fail, list, operation_failed, rules};
@@ -32,6 +34,15 @@ pub struct Model {
     pub switch: String,
     /// What the guest told of its addresses.
     pub addresses: Vec<String>,
+    /// Pairs the guest wrote, and those the host gave it.
+    pub guest_pairs: BTreeMap<String, String>,
+    pub host_pairs: BTreeMap<String, String>,
+    /// The pipe of its first serial line.
+    pub pipe: Option<String>,
+    /// What a Gen1 machine tries first, by the words of `Set-VMBios`; Gen2 names devices.
+    pub boot_order: Vec<BootDevice>,
+    pub secure_boot: bool,
+    started: Option<std::time::Instant>,
 }
 
 impl Model {
@@ -48,7 +59,10 @@ impl Model {
             notes: self.notes.clone(),
             processors: self.processors as u32,
             memory_bytes: self.memory_bytes,
-            uptime_seconds: 0,
+            uptime_seconds: self
+                .started
+                .filter(|_| self.is_running())
+                .map_or(0, |at| at.elapsed().as_secs()),
             heartbeat: String::new(),
         }
     }
@@ -98,6 +112,13 @@ impl Host {
             typed: Vec::new(),
             switch: new.switch.as_ref().map(ToString::to_string).unwrap_or_default(),
             addresses: Vec::new(),
+            guest_pairs: BTreeMap::new(),
+            host_pairs: BTreeMap::new(),
+            pipe: None,
+            boot_order: Vec::new(),
+            // Gen2 machines are born with Secure Boot on.
+            secure_boot: new.generation == Generation::Two,
+            started: None,
         });
         Ok(id)
     }
@@ -181,7 +202,62 @@ impl Host {
                 return Err(operation_failed(name, "no key protector is set".into()));
             }
             Cmdlet::EnableTpm(_) => machine.tpm = true,
-            Cmdlet::SetFirmware(_) | Cmdlet::SetBios(_) | Cmdlet::SetComPort(_) => {}
+            Cmdlet::SetFirmware(set) => {
+                let missing = set.boot_order.iter().any(|device| match device {
+                    BootDevice::HardDisk(slot) => machine.disks.iter().all(|(at, _)| at != slot),
+                    BootDevice::Dvd(slot) => machine.dvds.iter().all(|(at, _)| at != slot),
+                    BootDevice::Network => false,
+                });
+                if missing {
+                    return Err(fail(name, "InvalidParameter", "InvalidArgument", "no such drive"));
+                }
+                if let Some(template) = set.secure_boot {
+                    machine.secure_boot = template.is_some();
+                }
+                if !set.boot_order.is_empty() {
+                    machine.boot_order = set.boot_order.clone();
+                }
+            }
+            Cmdlet::SetBios(set) => {
+                let devices = |device: &BiosDevice| -> Vec<BootDevice> {
+                    match device {
+                        BiosDevice::Cd => {
+                            machine.dvds.iter().map(|(slot, _)| BootDevice::Dvd(*slot)).collect()
+                        }
+                        BiosDevice::Ide => machine
+                            .disks
+                            .iter()
+                            .filter(|(slot, _)| slot.controller == Controller::Ide)
+                            .map(|(slot, _)| BootDevice::HardDisk(*slot))
+                            .collect(),
+                        BiosDevice::LegacyNetworkAdapter | BiosDevice::Floppy => Vec::new(),
+                    }
+                };
+                machine.boot_order = set.startup_order.iter().flat_map(devices).collect();
+            }
+            Cmdlet::SetComPort(set) => machine.pipe = Some(set.pipe.clone()),
+            Cmdlet::RestartVm(_) => {
+                machine.started = Some(std::time::Instant::now());
+                self.really(name, |machinery| machinery.reset(&id))?;
+            }
+            Cmdlet::Export(export) => {
+                if machine.is_running() && export.live.is_none() {
+                    return Err(fail(name, "InvalidState", "InvalidOperation", "it is running"));
+                }
+                let folder = format!("{}\\{}", export.folder.key(), machine.name.to_lowercase());
+                let files: Vec<String> =
+                    machine.disks.iter().map(|(_, path)| path.clone()).collect();
+                if self.folders.contains_key(&folder) {
+                    return Err(operation_failed(name, format!("'{folder}' exists (0x80070050).")));
+                }
+                for file in files {
+                    let Some(disk) = self.disks.get(&file).cloned() else { continue };
+                    let leaf = file.rsplit('\\').next().unwrap_or_default();
+                    let path = format!("{folder}\\virtual hard disks\\{leaf}");
+                    self.disks.insert(path.clone(), super::Disk { path, ..disk });
+                }
+                self.folders.insert(folder, String::new());
+            }
             Cmdlet::EnableIntegration(enable) => machine.services.push(enable.service),
             Cmdlet::GetIntegration(_) => {
                 let state = |service: Service| ServiceState {
@@ -205,10 +281,20 @@ impl Host {
                 ));
             }
             Cmdlet::StopVm(stop) => {
-                if stop.how == Stop::Save && !machine.is_running() {
+                if stop.how != Stop::TurnOff && !machine.is_running() {
                     return Err(fail(name, "InvalidState", "InvalidOperation", "it is off"));
                 }
+                if stop.how == Stop::ShutDown && self.machinery.is_some() {
+                    // The guest's end is seen when it comes.
+                    self.really(name, |machinery| machinery.shut_down(&id))?;
+                    return Ok(json!([]));
+                }
+                let machine = self.machine(Some(&id), name)?;
                 machine.state = if stop.how == Stop::Save { State::Saved } else { State::Off };
+                self.really(name, |machinery| {
+                    machinery.cut(&id);
+                    Ok(())
+                })?;
             }
             Cmdlet::RemoveVm(_) => self.machines.retain(|machine| machine.id != id),
             Cmdlet::AddHardDisk(add) => {
@@ -232,15 +318,30 @@ impl Host {
                 if there == new || taken || !slot_fits(*slot, true) {
                     return Err(fail(name, "InvalidParameter", "InvalidArgument", "no such slot"));
                 }
+                if let Some(path) = path.as_ref().filter(|path| path.is_share()) {
+                    return Err(operation_failed(
+                        name,
+                        format!("'{path}': General access denied error (0x80070005)."),
+                    ));
+                }
                 if let Some(path) = path.as_ref().filter(|path| !self.files.contains(&path.key())) {
                     return Err(operation_failed(
                         name,
                         format!("'{path}' not found (0x80070002)."),
                     ));
                 }
+                let key = path.as_ref().map(|path| path.key());
                 let machine = self.machine(Some(&id), name)?;
-                machine.dvds.retain(|(at, _)| at != slot);
-                machine.dvds.push((*slot, path.as_ref().map(|path| path.key())));
+                let running = machine.is_running();
+                match machine.dvds.iter_mut().find(|(at, _)| at == slot) {
+                    Some((_, medium)) => *medium = key.clone(),
+                    None => machine.dvds.push((*slot, key.clone())),
+                }
+                if running {
+                    self.really(name, |machinery| {
+                        machinery.change_medium(&id, *slot, key.as_deref())
+                    })?;
+                }
             }
             Cmdlet::GetHardDisks(GetHardDisks { slot }) => {
                 let drives =
@@ -258,10 +359,22 @@ impl Host {
                 })));
             }
             Cmdlet::StartVm(_) => {
-                machine.state = State::Running;
-                if machine.automatic_checkpoints {
+                let (automatic, disks) = (machine.automatic_checkpoints, machine.disks.clone());
+                if let Some((_, path)) = disks.iter().find(|(_, path)| self.in_use(path)) {
+                    let message = format!(
+                        "'{path}': The process cannot access the file because it is being used by \
+                         another process. (0x80070020)."
+                    );
+                    return Err(operation_failed(name, message));
+                }
+                if automatic {
                     self.differ(&id, "Automatic", name)?;
                 }
+                let machine = self.machine(Some(&id), name)?.clone();
+                self.really(name, |machinery| machinery.start(&machine))?;
+                let machine = self.machine(Some(&id), name)?;
+                machine.state = State::Running;
+                machine.started = Some(std::time::Instant::now());
             }
             Cmdlet::Checkpoint(checkpoint) => self.differ(&id, &checkpoint.name, name)?,
             Cmdlet::RemoveSnapshot(remove) => {

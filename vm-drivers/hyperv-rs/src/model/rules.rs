@@ -29,7 +29,7 @@ pub(super) fn rule(cmdlet: &Cmdlet) -> (Option<Generation>, Needs) {
         Cmdlet::RemoveVm(_) | Cmdlet::StartVm(_) | Cmdlet::RestoreSnapshot(_) => {
             (None, Needs::NotRunning)
         }
-        Cmdlet::CopyFile(_) => (None, Needs::Running),
+        Cmdlet::CopyFile(_) | Cmdlet::RestartVm(_) => (None, Needs::Running),
         _ => (None, Needs::Any),
     }
 }

@@ -10,19 +10,23 @@
 //! The answer travels in base64, so that neither the console's code page nor its width can change it.
 //! The steps stay typed: `model` carries out the same `Script` which a host gets as text.
 
+pub mod direct;
+mod parse;
 mod quote;
+pub mod relay;
 pub mod transport;
 
 use serde::Serialize;
 
 use crate::{
-    cmdlet::{Cmdlet, GetSwitches, GetVm, NewVm, RemoveVm},
+    cmdlet::{Cmdlet, GetHost, GetSwitches, GetVm, NewVm, RemoveVm},
     error::{NAME_TAKEN, NOT_FOUND, NOT_OURS, WMI_FAILED},
     name::{HostPath, Owner, SwitchName, VmId, VmName},
     reply::Shape,
     wmi::Wmi,
 };
 
+pub use parse::NotOurs;
 pub use quote::{Expression, Value, literal};
 
 /// The file inside a folder of ours that tells whose it is.
@@ -53,6 +57,12 @@ pub enum Step {
     RemoveFolder { path: HostPath, owner: Owner },
     /// Answers whether these files exist, in order.
     FilesExist(Vec<HostPath>),
+    /// Makes and marks a folder, or finds its mark to be the owner's.
+    OwnFolder { path: HostPath, owner: Owner },
+    /// Removes a file whose folder is the owner's; one that is gone is no error.
+    RemoveFile { path: HostPath, owner: Owner },
+    /// Answers what the host is.
+    HostInfo,
     /// A call of the WMI provider about `$vm`.
     Wmi(Wmi),
 }
@@ -116,7 +126,7 @@ impl Script {
     /// How many results the answer has.
     pub fn results(&self) -> usize {
         let answers = |step: &&Step| match step {
-            Step::Ask { .. } | Step::FilesExist(_) => true,
+            Step::Ask { .. } | Step::FilesExist(_) | Step::HostInfo => true,
             Step::Wmi(call) => call.answers(),
             _ => false,
         };
@@ -279,6 +289,42 @@ impl Step {
                     .collect();
                 format!("[void]$out.Add(@({}))", tests.join(", "))
             }
+            Step::OwnFolder { path, owner } => {
+                let ours = stop_if(
+                    &mark_is_not(path, owner),
+                    NOT_OURS,
+                    "PermissionDenied",
+                    &format!("{path} was not made by {owner}"),
+                );
+                let mark = literal(&format!("{path}\\{FOLDER_MARK}"));
+                let path = literal(path.as_str());
+                format!(
+                    "if(-not (Test-Path -LiteralPath {path})){{\n\
+                     New-Item -ItemType Directory -Path {path} | Out-Null\n\
+                     Set-Content -LiteralPath {mark} -Value {} -Encoding Ascii}}\n{ours}",
+                    literal(&owner.tag())
+                )
+            }
+            Step::RemoveFile { path, owner } => {
+                let folder = path.parent().unwrap_or_else(|| path.clone());
+                let ours = stop_if(
+                    &mark_is_not(&folder, owner),
+                    NOT_OURS,
+                    "PermissionDenied",
+                    &format!("{path} is in no folder of {owner}"),
+                );
+                let path = literal(path.as_str());
+                format!(
+                    "if(Test-Path -LiteralPath {path}){{\n{ours}\n\
+                     Remove-Item -LiteralPath {path} -Force}}"
+                )
+            }
+            Step::HostInfo => format!(
+                "[void]$out.Add([ordered]@{{version=[string][Environment]::OSVersion.Version;\
+                 powershell=[string]$PSVersionTable.PSVersion;\
+                 folder=[string](@({})[0].VirtualMachinePath)}})",
+                GetHost.call().render()
+            ),
             Step::Wmi(call) => call.render(),
         }
     }

@@ -18,6 +18,34 @@ pub const MAX_OUTPUT: usize = 64 << 20;
 /// Windows PowerShell 5.1: the one every host has, with the Hyper-V module in its path.
 const PROGRAM: &str = "powershell.exe -NoLogo -NoProfile -NonInteractive -ExecutionPolicy Bypass";
 
+/// Runs what stands on stdin in base64. The line is short and always the same: no limit of a command line
+/// cuts a script, and nothing of it shows in a process list.
+pub const FROM_STDIN: &str = "\
+$ProgressPreference='SilentlyContinue'
+$text=[Text.Encoding]::UTF8.GetString([Convert]::FromBase64String([Console]::In.ReadToEnd()))
+& ([ScriptBlock]::Create($text))
+";
+
+fn encoded(text: &str) -> String {
+    let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    format!("{PROGRAM} -EncodedCommand {}", STANDARD.encode(units))
+}
+
+/// The command line that runs a script given by [`to_stdin`].
+pub fn stdin_line() -> String {
+    encoded(FROM_STDIN)
+}
+
+/// A script's text as stdin of [`stdin_line`].
+pub fn to_stdin(text: &str) -> Vec<u8> {
+    STANDARD.encode(text).into_bytes()
+}
+
+/// The script's text from what was made by [`to_stdin`]. For servers that play a host.
+pub fn from_stdin(stdin: &[u8]) -> Option<String> {
+    String::from_utf8(STANDARD.decode(stdin.trim_ascii()).ok()?).ok()
+}
+
 /// Who starts the process, and so how long its line may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Through {
@@ -39,8 +67,7 @@ impl Through {
 impl Script {
     /// The command line that carries the whole script. Contains no character a shell acts upon.
     pub fn command_line(&self, through: Through) -> Result<String> {
-        let units: Vec<u8> = self.render().encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let line = format!("{PROGRAM} -EncodedCommand {}", STANDARD.encode(units));
+        let line = encoded(&self.render());
         let (limit, form) = through.limit();
         if line.len() > limit {
             return Err(Error::TooLong { form, length: line.len(), limit });

@@ -4,14 +4,20 @@
 //! The guest says `guest ready` on its serial line, answers SSH for `root` by key, powers off
 //! and reboots when asked, and writes to `/dev/vda` when there is one.
 
+mod boot_cd;
+
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+pub use boot_cd::BootFromCd;
 
 use crate::{
     cpio::Cpio,
+    driver::VmDriver,
     process::which,
     spec::{Accelerator, DiskSpec, Firmware, MachineSpec, NetworkSpec},
 };
@@ -35,6 +41,18 @@ const MODULES: &[&str] = &[
     "pvpanic-mmio",
     "ata_piix",
 ];
+
+/// The driver, made to boot test guests from a CD where it loads no kernels.
+pub fn for_test_guests(driver: Arc<dyn VmDriver>) -> Arc<dyn VmDriver> {
+    if driver.loads_kernels() {
+        return driver;
+    }
+    match BootFromCd::new(driver.clone(), false) {
+        Ok(cd) => Arc::new(cd),
+        // Its own refusal of a kernel says what is wrong.
+        Err(_) => driver,
+    }
+}
 
 /// Builds the guest. `Err` says which package is missing.
 #[derive(Debug)]
