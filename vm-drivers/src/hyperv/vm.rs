@@ -259,6 +259,10 @@ async fn watch_machine(shared: Arc<Shared>, poll: Duration) {
                     _ => continue,
                 }
             }
+            // Removed by us between two looks.
+            Ok(Err(error)) if is_gone(&error) && shared.stopped_by_us.load(Ordering::SeqCst) => {
+                ExitReason::Stopped
+            }
             Ok(Err(error)) if is_gone(&error) => ExitReason::Died {
                 status: "the machine is gone from its host".into(),
                 stderr_tail: String::new(),
