@@ -56,7 +56,7 @@ fn window_log(base: usize, new: usize) -> u32 {
 /// `bytes` as a patch on `base`.
 pub(crate) fn patch(base: &[u8], bytes: &[u8]) -> Result<Vec<u8>> {
     let fail = |error| Error::io("compressing", "", error);
-    let level = if bytes.len() > 8 << 20 { 6 } else { 12 };
+    let level = if bytes.len() > 8 << 20 { 6 } else { 9 };
     let mut encoder =
         zstd::stream::write::Encoder::with_ref_prefix(Vec::new(), level, base).map_err(fail)?;
     encoder.long_distance_matching(true).map_err(fail)?;
