@@ -62,6 +62,44 @@ fn parallel_copy(from: &Backing, at: u64, to: &File, to_at: u64, len_bytes: u64)
     })
 }
 
+/// The end of the file, for threads that each write at their own place.
+pub(crate) struct Places<'a> {
+    file: &'a File,
+    path: &'a Path,
+    start: u64,
+}
+
+impl Places<'_> {
+    /// The first place.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    pub fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        #[cfg(unix)]
+        let done = std::os::unix::fs::FileExt::write_all_at(self.file, bytes, at);
+        #[cfg(windows)]
+        let done = write_all_at(self.file, bytes, at);
+        done.at(self.path)
+    }
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, bytes, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => {
+                bytes = &bytes[len..];
+                at += len as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 impl Output {
     /// Opens a temporary file beside `path`, with room for the header.
     pub fn create(path: &Path) -> Result<Self> {
@@ -208,6 +246,18 @@ impl Output {
     fn seek(&mut self, at: u64) -> Result<()> {
         self.temp.as_file_mut().seek(SeekFrom::Start(at)).at(&self.path)?;
         Ok(())
+    }
+
+    /// Lets threads write past the end. [`continue_at`](Self::continue_at) tells where they ended.
+    pub fn places(&mut self) -> Result<Places<'_>> {
+        self.flush()?;
+        Ok(Places { file: self.temp.as_file(), path: &self.path, start: self.flushed })
+    }
+
+    /// Goes on at `end`, up to which all has been written.
+    pub fn continue_at(&mut self, end: u64) -> Result<()> {
+        self.flushed = end;
+        self.seek(end)
     }
 
     pub fn file(&self) -> &File {

@@ -16,6 +16,7 @@
 //! later ones. A worker that waits for a permit compresses queued segments meanwhile.
 
 mod earlier;
+mod plain;
 mod solid;
 mod worker;
 mod writer;
@@ -156,8 +157,12 @@ impl Pipeline<'_> {
 
     pub fn run(&self, jobs: Vec<Job<'_>>, output: &mut Output) -> Result<Stored> {
         let mut jobs = jobs;
-        self.hash_large_twins(&mut jobs)?;
         let threads = self.options.threads.max(1);
+        let alone = self.options.lenders.is_empty() && self.options.references.is_empty();
+        if self.copies_only() && alone {
+            return plain::store(&jobs, output, threads, self.progress);
+        }
+        self.hash_large_twins(&mut jobs)?;
         let mut first_known = HashMap::new();
         for (index, job) in jobs.iter().enumerate() {
             if let Some(sha1) = job.known {

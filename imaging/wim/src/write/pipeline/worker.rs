@@ -1,11 +1,12 @@
 //! A worker: reads, hashes, compresses, and helps with what others queue.
 
 use super::earlier::Earlier;
+use super::plain::fill;
 use super::{Job, Message, Outcome, Permit, SMALL_BYTES, Segment, Shared, State, Task, lock};
 use crate::error::{Error, Result};
 use crate::hash::{self, Hasher};
 use gilt_codec::Compressor;
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{MutexGuard, PoisonError};
@@ -276,18 +277,4 @@ impl<'a> Worker<'a> {
         self.shared.give_back(bytes);
         self.send(Message::Segment { job, number, bytes: out, chunk_sizes, permit })
     }
-}
-
-/// Reads until `buf` is full or there is no more; returns how many bytes there were.
-fn fill(reader: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buf.len() {
-        match reader.read(&mut buf[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
