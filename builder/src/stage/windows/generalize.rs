@@ -27,6 +27,8 @@ const SHORT: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// A task takes a moment to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// A guest that failed gets this long to write its logs out.
+const WRITE_OUT_LIMIT: Duration = Duration::from_secs(30);
 
 /// All gilt runs there; part of the generalized disk's key.
 pub fn scripts() -> String {
@@ -36,6 +38,16 @@ pub fn scripts() -> String {
 
 /// Leaves the guest generalized and on its way to power off.
 pub async fn run(job: &Job, machine: &mut Machine) -> Result<(), StageError> {
+    let done = attempt(job, machine).await;
+    if done.is_err() {
+        // The machine is cut off next, and its logs are read from the disk: those of what just failed
+        // are still in its memory. One that does not answer keeps the error it failed with.
+        let _ = tokio::time::timeout(WRITE_OUT_LIMIT, machine.guest.sync(job)).await;
+    }
+    done
+}
+
+async fn attempt(job: &Job, machine: &mut Machine) -> Result<(), StageError> {
     let options = &job.build.spec.generalize;
     let deadline = Instant::now() + options.timeout;
     let build_user = machine.guest.access.username.clone();
