@@ -15,6 +15,7 @@
 //! gives it back. The job the writer waits for may draw on a reserve, so it never starves behind
 //! later ones. A worker that waits for a permit compresses queued segments meanwhile.
 
+mod contents;
 mod earlier;
 mod plain;
 mod solid;
@@ -24,7 +25,7 @@ mod writer;
 use super::WriteOptions;
 use super::output::Output;
 use crate::codec::Compression;
-use crate::error::{Error, Result, from_io};
+use crate::error::{Error, Result};
 use crate::hash::Hasher;
 use crate::header::ResourceHeader;
 use crate::progress::Progress;
@@ -98,27 +99,6 @@ pub(super) enum JobSource<'a> {
         bytes: &'a [u8],
         image: usize,
     },
-}
-
-impl<'a> Job<'a> {
-    fn open(&self) -> io::Result<Box<dyn Read + Send + 'a>> {
-        match self.source {
-            JobSource::Stream { contents, id } => contents.open(id),
-            JobSource::Memory(bytes) | JobSource::Metadata { bytes, .. } => Ok(Box::new(bytes)),
-        }
-    }
-
-    fn io_error(&self, error: io::Error) -> Error {
-        from_io(error, || format!("read contents of {} bytes", self.len_bytes))
-    }
-
-    fn changed(&self, why: impl Into<String>) -> Error {
-        let what = match self.source {
-            JobSource::Stream { id, .. } => format!("contents {} ({} bytes)", id.0, self.len_bytes),
-            JobSource::Memory(_) | JobSource::Metadata { .. } => "data in memory".into(),
-        };
-        Error::SourceChanged { what, why: why.into() }
-    }
 }
 
 /// A resource in the output.

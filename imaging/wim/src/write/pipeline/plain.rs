@@ -1,10 +1,9 @@
 //! Storing contents as they are: whoever hashed bytes writes them, too.
 //!
 //! ```text
-//! batch: small jobs in a row, up to 256 KiB    or one larger job
-//! worker: read all, SHA-1 ─ wait not; next batch      its turn: reserve its place ─ read, SHA-1, write
-//! turn:   batch 0, 1, 2 … as they are hashed: which contents are new, and where they go
-//! worker: write what got its place
+//! batch of small jobs in a row, up to 256 KiB:  read, SHA-1 ── its turn: places of what is new ── write (any worker)
+//! batch of one larger job:                      its turn: its place ── read, SHA-1 and write, step by step
+//! turn: batch 0, 1, 2 … in job order
 //! ```
 //! Without compression the size of contents tells how long their resource is, so their place is known
 //! before their bytes are read, unless they may be a duplicate. Bytes never leave the cache of the
@@ -23,7 +22,6 @@ use crate::progress::Progress;
 use crate::tree::Sha1;
 use crate::write::output::{Output, Places};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -362,10 +360,10 @@ impl<'a> Worker<'a> {
         let mut at = 0;
         for job in &shared.jobs[jobs] {
             let len = job.len_bytes as usize;
-            read_whole(job, &mut buffer[at..=at + len])?;
+            job.read_whole(&mut buffer[at..=at + len])?;
             let sha1 = hash::sha1(&buffer[at..at + len]);
             at += len;
-            check_known(job, sha1)?;
+            job.check_known(sha1)?;
             sha1s.push(sha1);
             shared.progress.advance_bytes(job.len_bytes);
         }
@@ -428,7 +426,7 @@ impl<'a> Worker<'a> {
             Some(known) if job.known.is_none() && known != sha1 => {
                 return Err(job.changed(format!("its SHA-1 was {known} and is {sha1} now")));
             }
-            _ => check_known(job, sha1)?,
+            _ => job.check_known(sha1)?,
         }
         let mut turns = lock(&shared.turns);
         turns.stored.sha1s[number] = sha1;
@@ -466,9 +464,7 @@ impl<'a> Worker<'a> {
         let mut done = 0;
         while done < job.len_bytes {
             let step = (job.len_bytes - done).min(STEP_BYTES as u64) as usize;
-            if fill(&mut reader, &mut buffer[..step]).map_err(|e| job.io_error(e))? != step {
-                return Err(job.changed(format!("it delivers fewer than {} bytes", job.len_bytes)));
-            }
+            job.read_step(&mut reader, &mut buffer[..step])?;
             hasher.update(&buffer[..step]);
             shared.progress.advance_bytes(step as u64);
             let mut turns = lock(&shared.turns);
@@ -486,7 +482,7 @@ impl<'a> Worker<'a> {
             }
             done += step as u64;
         }
-        expect_end(job, &mut reader)?;
+        job.expect_end(&mut reader)?;
         lock(&shared.turns).give_back(buffer);
         Ok(hasher.finish())
     }
@@ -500,13 +496,11 @@ impl<'a> Worker<'a> {
         while left > 0 {
             self.go_on()?;
             let step = left.min(STEP_BYTES as u64) as usize;
-            if fill(&mut reader, &mut buffer[..step]).map_err(|e| job.io_error(e))? != step {
-                return Err(job.changed(format!("it delivers fewer than {} bytes", job.len_bytes)));
-            }
+            job.read_step(&mut reader, &mut buffer[..step])?;
             hasher.update(&buffer[..step]);
             left -= step as u64;
         }
-        expect_end(job, &mut reader)?;
+        job.expect_end(&mut reader)?;
         lock(&self.shared.turns).give_back(buffer);
         Ok(hasher.finish())
     }
@@ -514,50 +508,4 @@ impl<'a> Worker<'a> {
     fn go_on(&self) -> Result<()> {
         self.check(&lock(&self.shared.turns))
     }
-}
-
-/// Reads all of `job`; `buffer` has one byte more than that.
-fn read_whole(job: &Job<'_>, buffer: &mut [u8]) -> Result<()> {
-    let want = buffer.len() - 1;
-    if let JobSource::Memory(bytes) | JobSource::Metadata { bytes, .. } = job.source {
-        buffer[..want].copy_from_slice(bytes);
-        return Ok(());
-    }
-    let mut reader = job.open().map_err(|e| job.io_error(e))?;
-    let got = fill(&mut reader, buffer).map_err(|e| job.io_error(e))?;
-    if got != want {
-        let more = if got > want { "more" } else { "fewer" };
-        return Err(job.changed(format!("it delivers {more} bytes than {want}")));
-    }
-    Ok(())
-}
-
-fn expect_end(job: &Job<'_>, reader: &mut dyn Read) -> Result<()> {
-    if fill(reader, &mut [0]).map_err(|e| job.io_error(e))? != 0 {
-        return Err(job.changed(format!("it delivers more than {} bytes", job.len_bytes)));
-    }
-    Ok(())
-}
-
-fn check_known(job: &Job<'_>, sha1: Sha1) -> Result<()> {
-    match job.known {
-        Some(known) if known != sha1 => {
-            Err(job.changed(format!("its SHA-1 is {sha1}, not what it was")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Reads until `buf` is full or there is no more; returns how many bytes there were.
-pub(super) fn fill(reader: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buf.len() {
-        match reader.read(&mut buf[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }

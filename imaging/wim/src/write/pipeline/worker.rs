@@ -1,12 +1,10 @@
 //! A worker: reads, hashes, compresses, and helps with what others queue.
 
 use super::earlier::Earlier;
-use super::plain::fill;
 use super::{Job, Message, Outcome, Permit, SMALL_BYTES, Segment, Shared, State, Task, lock};
 use crate::error::{Error, Result};
 use crate::hash::{self, Hasher};
 use gilt_codec::Compressor;
-use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::{MutexGuard, PoisonError};
@@ -137,18 +135,10 @@ impl<'a> Worker<'a> {
         let want = job.len_bytes as usize;
         let mut bytes = shared.buffer(want + 1);
         bytes.resize(want + 1, 0);
-        let mut reader = job.open().map_err(|e| job.io_error(e))?;
-        let got = fill(&mut reader, &mut bytes).map_err(|e| job.io_error(e))?;
-        if got != want {
-            let more = if got > want { "more" } else { "fewer" };
-            return Err(job.changed(format!("it delivers {more} bytes than {want}")));
-        }
-        drop(reader);
+        job.read_whole(&mut bytes)?;
         bytes.truncate(want);
         let sha1 = hash::sha1(&bytes);
-        if job.known.is_some_and(|known| known != sha1) {
-            return Err(job.changed(format!("its SHA-1 is {sha1}, not what it was")));
-        }
+        job.check_known(sha1)?;
         shared.progress.advance_bytes(job.len_bytes);
         let outcome = if job.known.is_some() || !job.single {
             let earlier = shared.earlier(job);
@@ -221,9 +211,7 @@ impl<'a> Worker<'a> {
             shared.check()?;
             let mut bytes = shared.buffer(want as usize);
             bytes.resize(want as usize, 0);
-            if fill(&mut reader, &mut bytes).map_err(|e| job.io_error(e))? != bytes.len() {
-                return Err(job.changed(format!("it delivers fewer than {} bytes", job.len_bytes)));
-            }
+            job.read_step(&mut reader, &mut bytes)?;
             hasher.update(&bytes);
             shared.progress.advance_bytes(want);
             left -= want;
@@ -237,13 +225,9 @@ impl<'a> Worker<'a> {
             }
             number += 1;
         }
-        if reader.read(&mut [0]).map_err(|e| job.io_error(e))? != 0 {
-            return Err(job.changed(format!("it delivers more than {} bytes", job.len_bytes)));
-        }
+        job.expect_end(&mut reader)?;
         let sha1 = hasher.finish();
-        if job.known.is_some_and(|known| known != sha1) {
-            return Err(job.changed(format!("its SHA-1 is {sha1}, not what it was")));
-        }
+        job.check_known(sha1)?;
         self.send(Message::End { job: index, sha1, segments: number })
     }
 
