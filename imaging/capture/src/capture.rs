@@ -2,7 +2,7 @@
 
 use crate::error::{CaptureError, Result};
 use crate::exclude::{ExcludeRules, Excluded};
-use crate::index::{self, Index, Known, WithKnown, index_path};
+use crate::index::{self, Index, Known, Stamps, WithKnown, index_path};
 use crate::inventory::{Inventory, inventory};
 use crate::lookup::TreeView;
 use crate::partition::{FoundVolume, PartitionChoice, find_volume};
@@ -14,6 +14,7 @@ use gilt_wim::tree::{ContentSource, Sha1, Tree};
 use gilt_wim::{ImageInfo, ImageSource, Progress, Wim, WriteOptions, Written, create};
 use std::collections::HashSet;
 use std::io::Read;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -148,18 +149,26 @@ pub fn capture_with(request: &CaptureRequest<'_>, options: &CaptureOptions) -> R
     let image = ImageSource { tree: &tree, contents: &mixed, info: info.clone() };
     // The WIM gets its name only when the source is proved to have been one state of the disk.
     let partial = Partial::beside(request.out);
-    let written = create(&partial.0, &[image], &write, request.progress)?;
+    // A snapshot inside an image shares its file with what came after it: no layers to compare.
+    let with_index = options.write_index && request.open.snapshot.is_none();
+    let (written, stamps) = std::thread::scope(|scope| {
+        let reader = &*found.reader;
+        let stamps = with_index.then(|| scope.spawn(|| Stamps::of(reader, &tree)));
+        let written = create(&partial.0, &[image], &write, request.progress);
+        let stamps = stamps.map(|thread| thread.join().unwrap_or_else(|p| resume_unwind(p)));
+        (written, stamps)
+    });
+    let written = written?;
     if let Some(path) = disk.changed_file()? {
         return Err(CaptureError::Changed { path });
     }
-    // A snapshot inside an image shares its file with what came after it: no layers to compare.
-    let with_index = options.write_index && request.open.snapshot.is_none();
     let index = index_path(request.out);
     // An older index of that name is not this WIM's.
     let _ = std::fs::remove_file(&index);
     partial.publish(request.out)?;
-    if let Some(hashes) = written.hashes.first().filter(|_| with_index) {
-        index::write(&index, &disk, &found, &tree, hashes, written.guid)?;
+    if let (Some(hashes), Some(stamps)) = (written.hashes.first(), stamps) {
+        let stamps = stamps.map_err(CaptureError::io(request.disk))?;
+        index::write(&index, &disk, &found, &stamps, hashes, written.guid)?;
     }
     Ok(Captured {
         wim: request.out.to_owned(),

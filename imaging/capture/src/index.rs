@@ -15,6 +15,7 @@
 
 use crate::error::{CaptureError, Result};
 use crate::partition::FoundVolume;
+use crate::volume::VolumeReader;
 use gilt_disk::{Disk, FileStamp};
 use gilt_wim::tree::{ContentId, ContentSource, NodeId, Sha1, Tree};
 use gilt_wim::{Hashes, Wim};
@@ -99,62 +100,91 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes the index of a capture beside its WIM. `tree` is what was captured, `hashes` what its
-/// contents are.
+/// A stream of a captured tree, by where its bytes lie.
+struct Stamped {
+    stamp: ContentStamp,
+    node: NodeId,
+    /// Which stream of the node.
+    place: usize,
+    /// The number of the file, of unnamed streams.
+    file: Option<u64>,
+}
+
+/// What an index is made of, but for the hashes, which the capture finds meanwhile.
+pub struct Stamps(Vec<Stamped>);
+
+impl Stamps {
+    pub fn of(reader: &dyn VolumeReader, tree: &Tree) -> io::Result<Self> {
+        let mut all = Vec::with_capacity(tree.nodes.len());
+        for (number, node) in (0..).zip(&tree.nodes) {
+            for (place, stream) in node.streams.iter().enumerate() {
+                if stream.len_bytes == 0 {
+                    continue;
+                }
+                let Some(stamp) = reader.content_stamp(stream.content)? else { continue };
+                let file = match stream.name {
+                    None => reader.file_number(stream.content),
+                    Some(_) => None,
+                };
+                all.push(Stamped { stamp, node: NodeId(number), place, file });
+            }
+        }
+        all.sort_unstable_by_key(|one| one.stamp);
+        Ok(Self(all))
+    }
+}
+
+/// Writes the index of a capture beside its WIM. `stamps` are of what was captured, `hashes` what
+/// its contents are.
 pub fn write(
     path: &Path,
     disk: &Disk,
     found: &FoundVolume,
-    tree: &Tree,
+    stamps: &Stamps,
     hashes: &Hashes,
     guid: [u8; 16],
-) -> Result<usize> {
+) -> Result<()> {
     let failed = |source| CaptureError::Io { path: path.to_owned(), source };
     let mut raw = MAGIC.to_vec();
     let head = serde_json::to_vec(&head_of(disk, found, guid))
         .map_err(|error| failed(io::Error::other(error)))?;
     raw.extend((head.len() as u32).to_le_bytes());
     raw.extend(head);
-    let mut records: Vec<(ContentStamp, Sha1)> = Vec::new();
-    let mut files: Vec<(u64, ContentStamp)> = Vec::new();
-    for (number, node) in (0..).zip(&tree.nodes) {
-        for (place, stream) in node.streams.iter().enumerate() {
-            let sha1 = hashes.stream(NodeId(number), place);
-            if stream.len_bytes == 0 || sha1.is_zero() {
-                continue;
-            }
-            let id = stream.content;
-            let Some(stamp) = found.reader.content_stamp(id).map_err(failed)? else { continue };
-            records.push((stamp, sha1));
-            if stream.name.is_none()
-                && let Some(file) = found.reader.file_number(id)
-            {
-                files.push((file, stamp));
-            }
+    let records_at = raw.len();
+    raw.reserve(8 + stamps.0.len() * (RECORD_BYTES + FILE_BYTES) + 8 + 32);
+    raw.extend([0; 8]);
+    let mut records = 0u64;
+    let mut last = None;
+    let mut files: Vec<(u64, u32)> = Vec::with_capacity(stamps.0.len());
+    for one in &stamps.0 {
+        let sha1 = hashes.stream(one.node, one.place);
+        if sha1.is_zero() {
+            continue;
+        }
+        if last != Some(one.stamp) {
+            last = Some(one.stamp);
+            raw.extend(one.stamp);
+            raw.extend(sha1.0);
+            records += 1;
+        }
+        if let Some(file) = one.file {
+            // There are fewer than 2^32 streams.
+            files.push((file, (records - 1) as u32));
         }
     }
-    records.sort_unstable();
-    records.dedup_by_key(|(stamp, _)| *stamp);
+    raw[records_at..records_at + 8].copy_from_slice(&records.to_le_bytes());
     files.sort_unstable();
-    raw.extend((records.len() as u64).to_le_bytes());
-    for (stamp, sha1) in &records {
-        raw.extend(stamp);
-        raw.extend(sha1.0);
-    }
     raw.extend((files.len() as u64).to_le_bytes());
-    for (file, stamp) in &files {
-        let record = records.binary_search_by_key(stamp, |(stamp, _)| *stamp);
+    for (file, record) in &files {
         raw.extend(file.to_le_bytes());
-        // There are fewer than 2^32 streams.
-        raw.extend((record.unwrap_or(0) as u32).to_le_bytes());
+        raw.extend(record.to_le_bytes());
     }
     let digest = Sha256::digest(&raw);
     raw.extend_from_slice(&digest);
     // Complete or not at all.
     let partial = path.with_added_extension("partial");
     std::fs::write(&partial, &raw).map_err(failed)?;
-    std::fs::rename(&partial, path).map_err(failed)?;
-    Ok(records.len())
+    std::fs::rename(&partial, path).map_err(failed)
 }
 
 impl Index {

@@ -5,11 +5,12 @@ mod containers;
 #[path = "../../disk/tests/common/vhdx.rs"]
 mod vhdx;
 
-use containers::{Sectors, as_disk};
+use common::run;
+use containers::{Sectors, as_disk, digest, every_container};
 use gilt_capture::{CaptureRequest, ExcludeRules, PartitionChoice, SpecialPolicy, capture};
 use gilt_ntfs_volumes::{Recipe, make};
-use gilt_wim::tree::Tree;
-use gilt_wim::{Compression, Wim};
+use gilt_wim::tree::{Node, Tree, reparse_tag};
+use gilt_wim::{Change, ChangeKind, Compression, Reason, Side, Wim, diff};
 use std::path::Path;
 
 fn take(folder: &Path, disk: &str, out: &str) {
@@ -20,6 +21,124 @@ fn take(folder: &Path, disk: &str, out: &str) {
     request.write.compression = Compression::None;
     request.write.sync = false;
     capture(&request).unwrap_or_else(|error| panic!("{}: {error}", disk.display()));
+}
+
+fn node<'a>(tree: &'a Tree, path: &str) -> &'a Node {
+    path.split('/').filter(|step| !step.is_empty()).fold(tree.node(Tree::ROOT), |node, step| {
+        let entry = node.entries.iter().find(|entry| entry.name.to_display() == step);
+        tree.node(entry.unwrap_or_else(|| panic!("{step} of {path}")).node)
+    })
+}
+
+fn differences(old: &Path, new: &Path) -> Vec<Change> {
+    let [(a, x), (b, y)] =
+        [old, new].map(|path| Wim::open(path).expect("wim").load_tree(1).expect("tree"));
+    diff(Side { tree: &a, contents: &x }, Side { tree: &b, contents: &y }).expect("diff")
+}
+
+/// How many differences of each kind there are that the documentation lists. Any other fails.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Listed {
+    extended_attributes: usize,
+    system_compressed: usize,
+    links: usize,
+}
+
+/// Judges what is different in `ours`, a WIM of the volume that wimlib made `theirs` of.
+fn listed(theirs: &Path, ours: &Path) -> Listed {
+    let mut seen = Listed::default();
+    let (their_tree, _) = Wim::open(theirs).expect("wim").load_tree(1).expect("tree");
+    let (our_tree, _) = Wim::open(ours).expect("wim").load_tree(1).expect("tree");
+    for change in differences(theirs, ours) {
+        assert_eq!(change.kind, ChangeKind::Changed, "{change:?}");
+        let (before, after) = (node(&their_tree, &change.path), node(&our_tree, &change.path));
+        match before.reparse() {
+            None => {
+                assert_eq!(change.reasons, [Reason::ExtendedAttributes], "{change:?}");
+                let had = before.extra.as_ref().and_then(|extra| extra.eas.as_ref());
+                assert!(had.is_none(), "wimlib does not know them");
+                seen.extended_attributes += 1;
+            }
+            Some(reparse) if reparse.tag == reparse_tag::WOF => {
+                assert!(after.reparse().is_none(), "{change:?}");
+                seen.system_compressed += 1;
+            }
+            Some(link) => {
+                assert_eq!(change.reasons, [Reason::Reparse], "{change:?}");
+                let ours = after.reparse().expect("a link");
+                assert_eq!((ours.tag, &ours.data), (link.tag, &link.data), "{change:?}");
+                assert!(matches!(link.tag, reparse_tag::SYMLINK | reparse_tag::MOUNT_POINT));
+                // wimlib says links were made relative to the image; their targets are untouched.
+                assert_eq!((link.flags, ours.flags), (0, 1), "{change:?}");
+                seen.links += 1;
+            }
+        }
+    }
+    seen
+}
+
+fn volume_against_wimlib(sectors: Sectors) -> (tempfile::TempDir, Listed) {
+    let temp = tempfile::tempdir().expect("temp");
+    let folder = temp.path();
+    let sector_bytes = match sectors {
+        Sectors::Bytes512 => 512,
+        Sectors::Bytes4096 => 4096,
+    };
+    let recipe = Recipe { files: 60, bytes: 1 << 20, sector_bytes, ..Recipe::small() };
+    make(&folder.join("part.img"), &recipe).expect("volume");
+    as_disk(folder, "part.img", "disk.raw", sectors);
+    let theirs = ["capture", "part.img", "theirs.wim", "--compress=none", "--quiet"];
+    run(folder, "wimlib-imagex", &theirs);
+    take(folder, "disk.raw", "ours.wim");
+    let seen = listed(&folder.join("theirs.wim"), &folder.join("ours.wim"));
+    let all = [seen.extended_attributes, seen.system_compressed, seen.links];
+    assert!(all.iter().all(|count| *count >= 5), "{seen:?}");
+    (temp, seen)
+}
+
+#[test]
+fn a_volume_with_every_feature_differs_from_wimlibs_capture_in_what_is_listed_alone() {
+    let (temp, _) = volume_against_wimlib(Sectors::Bytes512);
+    let folder = temp.path();
+    for image in every_container(folder, "disk.raw") {
+        let before = digest(folder, &image);
+        take(folder, &image, "again.wim");
+        let changes = differences(&folder.join("ours.wim"), &folder.join("again.wim"));
+        assert_eq!(changes, [], "{image}");
+        assert_eq!(digest(folder, &image), before, "{image} was written to");
+    }
+}
+
+#[test]
+fn so_does_a_volume_with_sectors_of_4096_bytes() {
+    volume_against_wimlib(Sectors::Bytes4096);
+}
+
+#[test]
+fn applied_again_both_captures_give_one_volume_but_for_system_compression() {
+    let (temp, seen) = volume_against_wimlib(Sectors::Bytes512);
+    let folder = temp.path();
+    for name in ["theirs", "ours"] {
+        let (wim, image) = (format!("{name}.wim"), format!("{name}.img"));
+        run(folder, "truncate", &["-s", "256M", &image]);
+        run(folder, "mkntfs", &["-F", "-Q", "-q", &image]);
+        run(folder, "wimlib-imagex", &["apply", &wim, "1", &image, "--quiet"]);
+        let again = format!("{name}-again.wim");
+        let args = ["capture", &image, &again, "--compress=none", "--quiet", "--norpfix"];
+        run(folder, "wimlib-imagex", &args);
+    }
+    let changes = differences(&folder.join("theirs-again.wim"), &folder.join("ours-again.wim"));
+    let paths: Vec<&str> = changes.iter().map(|change| &*change.path).collect();
+    assert!(paths.iter().all(|path| path.starts_with("/wof/")), "{changes:?}");
+    assert_eq!(paths.len(), seen.system_compressed);
+    // And what was applied from ours is what the volume had.
+    let changes = differences(&folder.join("ours.wim"), &folder.join("ours-again.wim"));
+    let strange: Vec<&Change> = changes
+        .iter()
+        .filter(|change| change.reasons != [Reason::ExtendedAttributes])
+        .filter(|change| change.reasons != [Reason::Reparse])
+        .collect();
+    assert!(strange.is_empty(), "{strange:?}");
 }
 
 #[test]

@@ -113,4 +113,42 @@ fn an_incremental_capture_of_ntfs_reads_only_what_changed() {
     assert!(verified_files > 200, "{verified_files}");
     take(folder, "changed.img", "full.wim", None);
     assert_same(&facts(&folder.join("second.wim")), &facts(&folder.join("full.wim")));
+    assert_contents_same(folder, "second.wim", "full.wim");
+}
+
+/// Every byte of both, unpacked by wimlib.
+fn assert_contents_same(folder: &Path, one: &str, other: &str) {
+    for (wim, out) in [(one, "one"), (other, "other")] {
+        let _ = std::fs::remove_dir_all(folder.join(out));
+        run(folder, "wimlib-imagex", &["apply", wim, "1", out, "--quiet"]);
+    }
+    run(folder, "diff", &["-r", "one", "other"]);
+}
+
+#[test]
+fn a_first_capture_seeded_by_another_wim_has_the_contents_of_one_that_is_not() {
+    let temp = tempfile::tempdir().expect("temp");
+    let folder = temp.path();
+    volume(folder);
+    // What the lender has: nine tenths of the files, by wimlib, in chunks like ours.
+    for index in (0..400).step_by(10) {
+        let name = format!("tree/Windows/System32/file{index:04}.dll");
+        std::fs::remove_file(folder.join(name)).expect("file");
+    }
+    run(folder, "wimlib-imagex", &["capture", "tree", "lender.wim", "--compress=LZX", "--quiet"]);
+    let lent = |lenders: &[&str], out: &str| {
+        let (disk, out) = (folder.join("part.img"), folder.join(out));
+        let mut wanted = request(&disk, &out);
+        wanted.write.compression = Compression::Lzx;
+        let open = |name: &&str| gilt_wim::Wim::open(folder.join(name)).expect("lender");
+        wanted.write.lenders = lenders.iter().map(open).collect();
+        let done = capture(&wanted).expect("capture");
+        assert_eq!(done.incremental, Incremental::NotAsked);
+        done.written
+    };
+    let (alone, seeded) = (lent(&[], "alone.wim"), lent(&["lender.wim"], "seeded.wim"));
+    assert_eq!((alone.lent_bytes, seeded.unique_bytes), (0, alone.unique_bytes));
+    assert!(seeded.lent_bytes * 10 > seeded.file_bytes * 8, "{seeded:?}");
+    assert_same(&facts(&folder.join("seeded.wim")), &facts(&folder.join("alone.wim")));
+    assert_contents_same(folder, "seeded.wim", "alone.wim");
 }

@@ -280,14 +280,13 @@ impl Scanner<'_> {
         if packed.is_some() {
             return Err(piece.fault("WofCompressedData under another reparse point"));
         }
-        let links = matches!(tag, reparse_tag::SYMLINK | reparse_tag::MOUNT_POINT);
         found.node.attributes |= attribute::REPARSE_POINT;
         // Every link has empty contents on NTFS; in a WIM the reparse data is its only stream.
         found.node.streams.retain(|stream| stream.name.is_some() || stream.len_bytes > 0);
         found.node.extra_mut().reparse = Some(Reparse {
             tag,
             // Targets are as the file system has them: nobody has fixed them up.
-            flags: u16::from(links),
+            flags: 1,
             data: data.into(),
         });
         Ok(())

@@ -82,7 +82,7 @@ impl Scanner<'_> {
         self.renumber(root, &reach, descriptors)
     }
 
-    /// Adds the birth ids to the files that have them.
+    /// Adds the birth ids, as Windows tells an object id: with 64 bytes, also when they are zero.
     fn take_object_ids(&mut self, index: u32) -> Result<()> {
         let record = self.stamps[index as usize].file.record;
         let known = match object_ids(self, record) {
@@ -94,7 +94,6 @@ impl Scanner<'_> {
                 && let Some(own) = &mut extra.object_id
                 && let Some(full) = known.get(&stamp.file)
                 && own[..] == full[..16]
-                && full[16..] != [0; 48]
             {
                 *own = full[..].into();
             }

@@ -204,7 +204,9 @@ impl<'a> Attributes<'a> {
         let bytes = &self.record[at..at + length];
         let name_at = usize::from(u16_at(bytes, 10).unwrap_or(0));
         let name = match usize::from(bytes[9]) * 2 {
-            0 => &[][..],
+            // Not `&[]`, whose pointer leads nowhere: comparing two of those faults inside the
+            // processor, which took half the time of a scan.
+            0 => &bytes[..0],
             len => bytes.get(name_at..name_at + len).ok_or(fault("attribute name leaves it"))?,
         };
         let body = match bytes[8] {

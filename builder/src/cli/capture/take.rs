@@ -191,7 +191,9 @@ impl Capture {
                 previous = Some(wim);
                 continue;
             }
-            let version = path.to_str().filter(|_| !wim.exists());
+            // A name alone is that of a file which is not there.
+            let is_version = |text: &&str| text.contains([':', '@']) && !wim.exists();
+            let version = path.to_str().filter(is_version);
             let version = version.and_then(|text| text.parse::<Reference>().ok());
             lenders.push(match version {
                 Some(version) => stored(&self.at, &version, runtime)?,

@@ -31,7 +31,7 @@ pub struct Facts {
     pub security: String,
     /// Seconds since 1970: created, written, accessed.
     pub times: [i64; 3],
-    /// Hex of the 16 or 64 bytes; empty for none.
+    /// Hex of the 16 or 64 bytes, without birth ids that are zero; empty for none.
     pub object_id: String,
     pub reparse_tag: u32,
     pub link_count: usize,
@@ -102,7 +102,10 @@ fn facts_of_node(volume: &Volume, id: NodeId, short_name: String, link_count: us
             .security
             .map_or_else(String::new, |id| hex(&volume.tree().security[id.0 as usize])),
         times: [node.created, node.modified, node.accessed].map(|time| time.to_unix().0),
-        object_id: extra.object_id.as_deref().map_or_else(String::new, hex),
+        object_id: extra.object_id.as_deref().map_or_else(String::new, |id| {
+            let birth = id.get(16..).filter(|birth| birth.iter().any(|byte| *byte != 0));
+            hex(&id[..16]) + &birth.map_or_else(String::new, hex)
+        }),
         reparse_tag: extra.reparse.as_ref().map_or(0, |reparse| reparse.tag),
         link_count,
         streams,

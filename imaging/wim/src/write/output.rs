@@ -14,7 +14,8 @@ use tempfile::NamedTempFile;
 const BUFFER_BYTES: usize = 256 << 10;
 /// A copy shorter than this goes through the buffer, with what is around it.
 const SHORT_COPY_BYTES: u64 = 64 << 10;
-/// Bytes of a copy read and written at a time; no more than fit the caches of a core.
+/// Bytes of a copy read and written at a time; no more than fit the caches of a core. Writes end at
+/// multiples of it, where the system's pages end too, however large it makes them.
 const COPY_STEP_BYTES: u64 = 256 << 10;
 /// Copies from here on are done by two threads: one does not keep the memory busy.
 #[cfg(unix)]
@@ -39,16 +40,21 @@ struct Copy {
     len_bytes: u64,
 }
 
+/// How many of `left` bytes to copy next to the place `to_at`.
+fn copy_step(to_at: u64, left: u64) -> u64 {
+    left.min(COPY_STEP_BYTES - to_at % COPY_STEP_BYTES)
+}
+
 /// Copies `len_bytes` bytes of `from` to a place of `to`, half of them on another thread.
 #[cfg(unix)]
 fn parallel_copy(from: &Backing, at: u64, to: &File, to_at: u64, len_bytes: u64) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
-    let half = (len_bytes / 2).next_multiple_of(COPY_STEP_BYTES);
+    let half = (len_bytes / 2) + copy_step(to_at + len_bytes / 2, len_bytes);
     let copy = |range: std::ops::Range<u64>| -> io::Result<()> {
         let mut buffer = vec![0; COPY_STEP_BYTES as usize];
         let mut done = range.start;
         while done < range.end {
-            let step = (range.end - done).min(COPY_STEP_BYTES) as usize;
+            let step = copy_step(to_at + done, range.end - done) as usize;
             from.read_exact(&mut buffer[..step], at + done).map_err(io::Error::other)?;
             to.write_all_at(&buffer[..step], to_at + done)?;
             done += step as u64;
@@ -169,7 +175,7 @@ impl Output {
             return self.seek(self.flushed);
         }
         while left > 0 {
-            let step = left.min(COPY_STEP_BYTES);
+            let step = copy_step(self.flushed, left);
             self.buffer.resize(step as usize, 0);
             from.read_exact(&mut self.buffer, at)?;
             self.write_buffer()?;
