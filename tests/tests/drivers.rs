@@ -46,7 +46,6 @@ fn build(bench: &Bench, template: &Path, home: &Path, driver: &str) -> PathBuf {
 }
 
 #[test]
-#[ignore = "not yet seen to pass: it compiles, and has not been run"]
 fn a_template_builds_the_same_image_on_qemu_and_on_libvirt() {
     let bench = Bench::new();
     let template = template(&bench);

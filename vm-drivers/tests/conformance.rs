@@ -15,14 +15,14 @@ use gilt_vm::{
     testing::LibvirtDaemon,
 };
 
-/// One test for each driver, by its address with what must live as long as the test, and the lines
-/// it leaves to the whole suite: the lines share the guest, and the report tells them apart.
+/// One test for each driver, by its address with what must live as long as the test: the lines share
+/// the guest, and the report tells them apart.
 macro_rules! suite {
-    ($($driver:ident => $address:expr, without $left:expr;)*) => {
+    ($($driver:ident => $address:expr;)*) => {
         $(mod $driver {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn holds_every_line_it_says_it_can() {
-                super::holds_lines_it_says_it_can(stringify!($driver), $address, $left).await;
+                super::holds_lines_it_says_it_can(stringify!($driver), $address).await;
             }
         })*
         const TESTED: &[&str] = &[$(stringify!($driver)),*];
@@ -30,9 +30,9 @@ macro_rules! suite {
 }
 
 suite! {
-    qemu => ("qemu".to_owned(), ()), without &[];
-    libvirt => (super::libvirt(), ()), without &[];
-    hyperv => super::played_hyperv().await, without super::LEFT_BY_HYPERV;
+    qemu => ("qemu".to_owned(), ());
+    libvirt => (super::libvirt(), ());
+    hyperv => super::played_hyperv().await;
 }
 
 /// The lines that need most of the way to another host: volumes there and back, tunnels, an end by the connection.
@@ -53,7 +53,7 @@ async fn libvirt_of_another_host_holds_the_lines_about_the_way_there() {
 #[ignore = "long; run by ci/nightly"]
 async fn libvirt_of_another_host_holds_every_line_it_says_it_can() {
     let address = format!("libvirt:{}", daemon().far_uri);
-    holds_lines_it_says_it_can("libvirt+ssh", (address, ()), &[]).await;
+    holds_lines_it_says_it_can("libvirt+ssh", (address, ())).await;
 }
 
 /// `GILT_TEST_LIBVIRT`, or a daemon of this test alone.
@@ -68,29 +68,6 @@ fn libvirt() -> String {
 fn daemon() -> &'static LibvirtDaemon {
     static DAEMON: OnceLock<LibvirtDaemon> = OnceLock::new();
     DAEMON.get_or_init(|| LibvirtDaemon::start().unwrap_or_else(|what| panic!("{what}")))
-}
-
-/// Lines that wait for a guest to boot, from a CD and under emulation. The others need a machine that
-/// runs, or none.
-const LEFT_BY_HYPERV: &[&str] = &[
-    "a guest that powers off ends its machine as powered off",
-    "the power button reaches the guest",
-    "a kernel panic is told with its message",
-    "a wait ends early when the machine does",
-    "keys arrive in order, shifted ones too",
-    "the screen can be seen",
-    "a medium can be taken out and another put in",
-    "writes go to the overlay and not to its base",
-    "throw-away writes touch no file of the caller",
-    "commands and files reach the guest",
-    "a reboot is proved",
-    "a checkpoint freezes the disk while the guest goes on",
-];
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "boots twelve guests from CDs under emulation: minutes, and it wants a quiet machine"]
-async fn hyperv_holds_the_lines_left_out_too() {
-    holds_lines_it_says_it_can("hyperv", played_hyperv().await, &[]).await;
 }
 
 /// A server that plays the host; nothing of ours may be left on it, and it must have understood all.
@@ -108,10 +85,10 @@ async fn played_hyperv() -> (String, impl Drop) {
     (format!("hyperv:{}", host.address), Checked(host))
 }
 
-/// All lines but those left out, or those of them with the words of `GILT_CONFORMANCE_ONLY`.
-async fn holds_lines_it_says_it_can<G>(name: &str, at: (String, G), left_out: &[&str]) {
+/// All lines, or those with the words of `GILT_CONFORMANCE_ONLY`.
+async fn holds_lines_it_says_it_can<G>(name: &str, at: (String, G)) {
     let only = std::env::var("GILT_CONFORMANCE_ONLY").unwrap_or_default();
-    holds(name, at, |line| line.contains(&only) && !left_out.contains(&line)).await;
+    holds(name, at, |line| line.contains(&only)).await;
 }
 
 async fn holds<G>(name: &str, (address, _lives): (String, G), wanted: impl Fn(&str) -> bool) {
@@ -157,7 +134,7 @@ fn every_driver_is_tested_and_in_the_conformance_list() {
         assert!(TESTED.contains(&driver.name), "{} has no test", driver.name);
         let listed = UNSUPPORTED.iter().find(|(name, _)| *name == driver.name);
         let (_, lines) = listed.unwrap_or_else(|| panic!("{} is not listed", driver.name));
-        for line in lines.iter().chain(LEFT_BY_HYPERV) {
+        for line in *lines {
             assert!(conformance::LINES.iter().any(|l| l.states == *line), "no such line: {line}");
         }
     }
