@@ -130,7 +130,6 @@ fn sysprep_errors(evidence: &Path) -> String {
 }
 
 #[test]
-#[ignore = "slow: runs in ci/nightly"]
 fn servicing_that_never_ends_is_called_so_in_time() {
     let bench = bench();
     let scenario = json!({"updates": {
@@ -146,7 +145,6 @@ fn servicing_that_never_ends_is_called_so_in_time() {
 }
 
 #[test]
-#[ignore = "slow: runs in ci/nightly"]
 fn an_update_that_fails_again_and_again_is_named() {
     let bench = bench();
     let mut bad = update(5_044_284, "Cumulative Update for Windows", 2033);
@@ -172,7 +170,6 @@ fn an_app_of_one_user_is_found_before_sysprep_runs() {
 }
 
 #[test]
-#[ignore = "slow: runs in ci/nightly"]
 fn an_app_that_blocks_sysprep_is_named_with_its_cure() {
     let bench = bench();
     let scenario =
@@ -195,7 +192,6 @@ fn a_sysprep_that_returns_0_and_did_nothing_is_no_success() {
 }
 
 #[test]
-#[ignore = "slow: runs in ci/nightly"]
 fn a_tag_without_the_registrys_word_is_no_proof() {
     let bench = bench();
     let done = bench
