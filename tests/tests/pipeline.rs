@@ -73,3 +73,50 @@ fn an_image_is_built_once_and_holds_nothing_of_its_build() {
     }
     bench.assert_nothing_left();
 }
+
+#[test]
+fn the_kernel_of_a_disk_is_started_past_its_boot_loader_and_the_image_boots_through_it() {
+    let bench = Bench::new();
+    let path = |name: &str| bench.dir.path().join(name);
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(path("key"))
+        .status();
+    assert!(made.expect("needs ssh-keygen: run ci/setup").success());
+    let made = Command::new(gilt_tests::root().join("tests/guests/thin-disk"))
+        .arg(path("base.qcow2"))
+        .arg(path("key.pub"))
+        .output()
+        .expect("a script");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let template = |last: &str| {
+        let text = format!(
+            "name: kernel\nsource: {{disk: {{path: base.qcow2}}}}\nmachine: {{boot: kernel, disk: 4GiB}}\n\
+             communicator: {{private_key: key}}\nlayers:\n- name: first\n  provisioners:\n  - shell: 'test ! -e /sys/firmware/efi'\n\
+             - name: last\n  provisioners:\n  - shell: '{last}'\ntests:\n- {{name: firmware, shell: test -e /sys/firmware/efi}}\n"
+        );
+        std::fs::write(path("kernel.yaml"), text).expect("write a template");
+        path("kernel.yaml")
+    };
+    bench.build(&template("uname -r > /opt/kernel"), &[]).assert_code(0);
+
+    // The saved memory fits the next machine, which reads the kernel from the checkpoint's disk.
+    let again = bench.build(&template("uname -a > /opt/kernel"), &["--until", "last"]);
+    again.assert_code(0);
+    assert_eq!(again.layers_run(), ["last"]);
+    let resumed = |event: &serde_json::Value| {
+        event["text"].as_str().is_some_and(|text| text.starts_with("resumed"))
+    };
+    assert!(again.named("note").any(resumed), "{}", again.stdout);
+
+    // The same kernel would start again: a restart is refused before, and is the end of the machine.
+    let restarting = template("systemctl reboot; sleep 60");
+    bench.build(&restarting, &["--until", "last"]).assert_failed(4, "reboot");
+    let text = std::fs::read_to_string(&restarting).expect("the template");
+    std::fs::write(&restarting, text.replace("shell: 'systemctl reboot; sleep 60'", "restart: {}"))
+        .expect("write");
+    let refused = bench.gilt(&["validate", "kernel.yaml"]);
+    refused.assert_code(2);
+    assert!(refused.stderr.contains("restarts the guest"), "{}", refused.stderr);
+    bench.assert_nothing_left();
+}

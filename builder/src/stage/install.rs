@@ -120,7 +120,8 @@ async fn from_disk(job: &Job, medium: &template::FileRef) -> Result<Machine, Sta
     };
     // Its digest is part of the key: another disk at this path is another checkpoint.
     job.driver.create_overlay(&absolute(&base)?, format, &disk).await?;
-    let spec = job.with_cdroms(job.spec(disk, "guest", &served), [None, answer]);
+    let mut spec = job.with_cdroms(job.spec(disk, "guest", &served), [None, answer]);
+    job.boot_kernel_of_disk(&mut spec).await?;
     let vm = job.driver.start(&spec, job.run.path(), StartFrom::PowerOn).await?;
     let vm = job.watch(vm);
     type_boot_steps(job, vm.as_ref(), &access, &served).await?;

@@ -150,7 +150,8 @@ impl Job {
         let served = Served::start(self).await?;
         let number = self.next_overlay();
         let disk = self.overlay_over(&key, number).await?;
-        let spec = self.with_cdroms(self.spec(disk.clone(), "guest", &served), [None, None]);
+        let mut spec = self.with_cdroms(self.spec(disk.clone(), "guest", &served), [None, None]);
+        self.boot_kernel_of_disk(&mut spec).await?;
         let mut resumed = None;
         if let Some(memory) = checkpoint.memory() {
             let from = StartFrom::SavedState(&memory);
@@ -238,14 +239,15 @@ impl Machine {
             .staging_dir(&job.id, &key)
             .map_err(StageError::io("make a folder for a checkpoint"))?;
         let next = job.run.file(&format!("overlay-{}.qcow2", job.next_overlay()));
-        let uefi = matches!(job.build.spec.machine.firmware, template::Firmware::Uefi);
+        let machine = &job.build.spec.machine;
+        let uefi = machine.firmware == template::Firmware::Uefi && !machine.boots_kernel();
         let keep_memory = job.options.keep_memory && job.driver.capabilities().await?.saved_memory;
         let request = CheckpointRequest {
             new_overlays: vec![next],
             backing_names: Some(vec![job.checkpoints.disk_path(&key)]),
             memory_state: keep_memory.then(|| staging.join(checkpoint::MEMORY)),
             uefi_variables: uefi.then(|| staging.join(checkpoint::UEFI_VARIABLES)),
-            tpm_state: job.build.spec.machine.tpm.then(|| staging.join(checkpoint::TPM)),
+            tpm_state: machine.tpm.then(|| staging.join(checkpoint::TPM)),
         };
         let frozen = self.vm.checkpoint(&request).await?;
         let disk = &frozen.disks[0];

@@ -7,6 +7,7 @@
 //!   Captured ─ test ─▶ Tested ─ publish ─▶ Published
 //! ```
 
+mod boot_loader;
 pub mod capture;
 pub mod error;
 pub mod generalize;

@@ -412,6 +412,30 @@ fn check_guest(file: &TemplateFile, tree: &Node, cx: &mut Cx) {
         span
     };
     let guest = file.guest;
+    if file.machine.boots_kernel() {
+        let why = match &file.source.start {
+            _ if guest == Guest::Windows => Some("fits Linux guests only"),
+            Start::Iso(_) => {
+                Some("needs a source that is a disk: an installer starts from its medium")
+            }
+            Start::Disk(_) if file.machine.secure_boot => {
+                Some("starts no boot loader: Secure Boot proves nothing")
+            }
+            Start::Disk(_)
+                if !(file.source.boot_command.is_empty() && file.source.boot_steps.is_empty()) =>
+            {
+                Some("has no boot menu to type into")
+            }
+            Start::Disk(_) => None,
+        };
+        if let Some(why) = why {
+            cx.error_hint(
+                at(&["machine", "boot"]),
+                format!("`boot: kernel` {why}"),
+                "set `boot: firmware`, or leave `boot` out",
+            );
+        }
+    }
     if guest == Guest::Linux {
         if file.source.windows.is_some() {
             cx.error_hint(
@@ -493,6 +517,16 @@ fn layers_of(
             continue;
         };
         check_layer(&spec, guest, at, &mut cx);
+        let restarts = |step: &Provisioner| matches!(step.action, Action::Restart(_));
+        if draft.file.as_ref().is_some_and(|file| file.machine.boots_kernel())
+            && spec.provisioners.iter().chain(&spec.verify).any(restarts)
+        {
+            cx.error_hint(
+                at.span,
+                format!("layer `{}` restarts the guest, which `boot: kernel` cannot", spec.name),
+                "set `boot: firmware` in `machine`, or leave `boot` out",
+            );
+        }
         if let Some(layers) = &mut layers {
             if spec.name == crate::plan::INSTALL
                 || layers.iter().any(|other| other.name == spec.name)

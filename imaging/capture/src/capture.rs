@@ -108,7 +108,13 @@ pub fn capture(request: &CaptureRequest<'_>) -> Result<Captured> {
 
 pub fn capture_with(request: &CaptureRequest<'_>, options: &CaptureOptions) -> Result<Captured> {
     let disk = open_with(request.disk, &request.open)?;
-    let mut found = find_volume(&disk, request.partition)?;
+    let (found, earlier) = std::thread::scope(|scope| {
+        let earlier = options.previous.as_ref();
+        let earlier = earlier.map(|wim| scope.spawn(|| Earlier::open(wim)));
+        let found = find_volume(&disk, request.partition);
+        (found, earlier.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))))
+    });
+    let (mut found, earlier) = (found?, earlier.transpose()?);
     let file_system = found.reader.file_system();
     let default_rules;
     let rules = match &request.exclude {
@@ -137,8 +143,10 @@ pub fn capture_with(request: &CaptureRequest<'_>, options: &CaptureOptions) -> R
     }
 
     let mut write = request.write.clone();
-    let (known, mut incremental) =
-        known_contents(request, options, &disk, &found, &tree, &mut write)?;
+    let (known, mut incremental) = match earlier {
+        Some(earlier) => earlier.known(request, &disk, &found, &tree, &mut write),
+        None => (Known::default(), Incremental::NotAsked),
+    };
     let mixed = WithKnown { contents, known: &known };
     if options.verify_incremental && matches!(incremental, Incremental::Used { .. }) {
         let files = verify_known(contents, &known, write.threads, request.progress)?;
@@ -185,37 +193,43 @@ pub fn capture_with(request: &CaptureRequest<'_>, options: &CaptureOptions) -> R
     })
 }
 
-/// What the index of an earlier capture knows; its WIM becomes a lender.
-fn known_contents(
-    request: &CaptureRequest<'_>,
-    options: &CaptureOptions,
-    disk: &Disk,
-    found: &FoundVolume,
-    tree: &Tree,
-    write: &mut WriteOptions,
-) -> Result<(Known, Incremental)> {
-    let Some(previous) = &options.previous else {
-        return Ok((Known::default(), Incremental::NotAsked));
-    };
-    let wim = Wim::open(previous)?;
-    let fitted = match request.open.snapshot {
-        Some(_) => Err("a snapshot inside an image cannot be compared by layers".into()),
-        None => {
-            Index::read(&index_path(previous)).and_then(|index| index.fit(disk, found, tree, &wim))
+/// An earlier capture, and its index or why it cannot be used.
+struct Earlier {
+    wim: Wim,
+    index: std::result::Result<Index, String>,
+}
+
+impl Earlier {
+    fn open(wim: &Path) -> Result<Self> {
+        Ok(Self { wim: Wim::open(wim)?, index: Index::read(&index_path(wim)) })
+    }
+
+    /// What the index knows; the WIM becomes a lender.
+    fn known(
+        self,
+        request: &CaptureRequest<'_>,
+        disk: &Disk,
+        found: &FoundVolume,
+        tree: &Tree,
+        write: &mut WriteOptions,
+    ) -> (Known, Incremental) {
+        let fitted = match request.open.snapshot {
+            Some(_) => Err("a snapshot inside an image cannot be compared by layers".into()),
+            None => self.index.and_then(|index| index.fit(disk, found, tree, &self.wim)),
+        };
+        write.lenders.push(self.wim);
+        match fitted {
+            Ok(known) => {
+                let used = Incremental::Used {
+                    known_bytes: known.known_bytes,
+                    changed_bytes: known.changed_bytes,
+                    verified_files: 0,
+                };
+                (known, used)
+            }
+            Err(reason) => (Known::default(), Incremental::Ignored { reason }),
         }
-    };
-    write.lenders.push(wim);
-    Ok(match fitted {
-        Ok(known) => {
-            let used = Incremental::Used {
-                known_bytes: known.known_bytes,
-                changed_bytes: known.changed_bytes,
-                verified_files: 0,
-            };
-            (known, used)
-        }
-        Err(reason) => (Known::default(), Incremental::Ignored { reason }),
-    })
+    }
 }
 
 /// Reads every known content and compares its hash; returns how many.

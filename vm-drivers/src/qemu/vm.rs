@@ -48,6 +48,8 @@ use crate::{
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Loading or saving memory moves at most some GiB on the local disk.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(300);
+/// A monitor that does not answer does not hold up the end of a machine.
+const QUIT_LIMIT: Duration = Duration::from_secs(5);
 const KILL_LIMIT: Duration = Duration::from_secs(15);
 const STDERR_KEPT: usize = 8 << 10;
 
@@ -463,7 +465,15 @@ impl Vm for QemuVm {
     async fn power_off(&self) -> Result<ExitReason> {
         let mut gone = self.shared.gone.subscribe();
         if !*gone.borrow() {
-            self.kill();
+            // Killed at once, QEMU would lose writes it told the guest are done: qcow2's tables are still in its memory.
+            self.shared.stopped_by_us.store(true, Ordering::SeqCst);
+            let quit = async {
+                let _ = self.qmp.execute("quit", Value::Null).await;
+                let _ = gone.wait_for(|gone| *gone).await;
+            };
+            if tokio::time::timeout(QUIT_LIMIT, quit).await.is_err() {
+                self.kill();
+            }
         }
         let ended = tokio::time::timeout(KILL_LIMIT, gone.wait_for(|gone| *gone)).await.is_ok();
         if let Some(tpm) = self.tpm.lock().await.take() {
