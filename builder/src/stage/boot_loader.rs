@@ -6,8 +6,7 @@ use gilt_vm::{Firmware, MachineSpec, OnGuestReset};
 use std::path::Path;
 
 /// Where GRUB's configuration lies; the first that is there counts.
-const CONFIGURATIONS: &[&str] =
-    &["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg", "/etc/grub2-efi.cfg", "/etc/grub2.cfg"];
+const CONFIGURATIONS: [&str; 2] = ["/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"];
 const MAX_CONFIGURATION_BYTES: u64 = 1 << 20;
 const MAX_KERNEL_BYTES: u64 = 256 << 20;
 const MAX_INITRD_BYTES: u64 = 1 << 30;
@@ -54,14 +53,11 @@ fn extract(disk: &Path, folder: &Path) -> Result<Firmware, StageError> {
         let to = folder.join(name);
         let mut all = Vec::new();
         for path in paths {
-            // On a volume of its own, /boot is the root of what GRUB sees.
-            let found = match read(view, path, max_bytes)? {
-                None => read(view, &format!("/boot/{path}"), max_bytes)?,
-                found => found,
-            };
-            all.extend(found.ok_or_else(|| {
-                cannot(&format!("{configuration} names {path}, which is not on the system volume"))
-            })?);
+            let missing =
+                || cannot(&format!("{configuration} names {path}, which is not on that volume"));
+            // The kernel looks for the next archive at a multiple of four.
+            all.resize(all.len().next_multiple_of(4), 0);
+            all.extend(read(view, path, max_bytes)?.ok_or_else(missing)?);
         }
         std::fs::write(&to, all).map_err(StageError::io(format!("write {}", to.display())))?;
         Ok(to)
