@@ -57,6 +57,15 @@ impl Bench {
         path
     }
 
+    /// A disk with an installed system, `base.qcow2`, which the key `key` opens; both in the test's folder.
+    pub fn thin_disk(&self) {
+        let key = self.dir.path().join("key");
+        run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
+        run(Command::new(root().join("tests/guests/thin-disk"))
+            .arg(self.dir.path().join("base.qcow2"))
+            .arg(key.with_extension("pub")));
+    }
+
     pub fn store(&self) -> PathBuf {
         self.dir.path().join("store")
     }
@@ -232,6 +241,11 @@ impl Running {
             stderr,
         }
     }
+}
+
+fn run(command: &mut Command) {
+    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Sends a signal by name to a process this test started.

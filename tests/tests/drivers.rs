@@ -1,6 +1,6 @@
 //! One template, several drivers: what comes out differs only where docs/reproducible.md says so.
 
-use gilt_tests::{Bench, root};
+use gilt_tests::Bench;
 use gilt_vm::testing::LibvirtDaemon;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,19 +8,10 @@ use std::process::Command;
 /// What `gilt wim diff` may say of two builds of the same inputs (docs/reproducible.md).
 const TIMES: &[&str] = &["created", "accessed", "modified"];
 
-fn run(command: &mut Command) {
-    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
 /// A template over a disk that is installed already, so that only the layers and what follows run.
 fn template(bench: &Bench) -> PathBuf {
     let folder = bench.dir.path();
-    let key = folder.join("key");
-    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
-    run(Command::new(root().join("tests/guests/thin-disk"))
-        .arg(folder.join("base.qcow2"))
-        .arg(folder.join("key.pub")));
+    bench.thin_disk();
     let text = "name: both\nguest: linux\nsource: {disk: {path: base.qcow2}}\n\
                 machine: {cpus: 2, memory: 768MiB, disk: 4GiB, accelerator: tcg}\n\
                 communicator: {type: ssh, username: gilt-build, private_key: key, timeout: 5m}\n\

@@ -78,17 +78,7 @@ fn an_image_is_built_once_and_holds_nothing_of_its_build() {
 fn the_kernel_of_a_disk_is_started_past_its_boot_loader_and_the_image_boots_through_it() {
     let bench = Bench::new();
     let path = |name: &str| bench.dir.path().join(name);
-    let made = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(path("key"))
-        .status();
-    assert!(made.expect("needs ssh-keygen: run ci/setup").success());
-    let made = Command::new(gilt_tests::root().join("tests/guests/thin-disk"))
-        .arg(path("base.qcow2"))
-        .arg(path("key.pub"))
-        .output()
-        .expect("a script");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    bench.thin_disk();
     let template = |last: &str| {
         let text = format!(
             "name: kernel\nsource: {{disk: {{path: base.qcow2}}}}\nmachine: {{boot: kernel, disk: 4GiB}}\n\
