@@ -1,5 +1,6 @@
 //! Digests of the files that go into a build, and the cache that spares reading them twice.
 
+use super::stamp::Stamp;
 use crate::content_hash::{ContentHasher, Digest};
 use crate::fetch::{FetchError, fetch};
 use crate::template::{FileKind, FileRef, Location};
@@ -63,16 +64,6 @@ pub struct Digests {
 struct Known {
     stamp: Stamp,
     sha256: Digest,
-}
-
-/// What changes when a file does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    bytes: u64,
-    modified_nanos: i128,
-    changed_nanos: i128,
-    file_number: u64,
-    device: u64,
 }
 
 impl Digests {
@@ -147,7 +138,9 @@ impl Digests {
             return digest_file(path).map_err(io);
         }
         let full = fs::canonicalize(path).map_err(io)?;
-        let stamp = stamp(metadata);
+        let Some(stamp) = Stamp::of(&full).map_err(io)? else {
+            return digest_file(path).map_err(io);
+        };
         if let Some(known) = self.cache.get(&full)
             && known.stamp == stamp
         {
@@ -155,11 +148,10 @@ impl Digests {
         }
         let sha256 = digest_file(path).map_err(io)?;
         // Only if it did not change while it was read, and will not within the clock's grain.
-        let after = fs::metadata(path).map_err(io)?;
-        let settled = after
+        let settled = metadata
             .modified()
             .is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > SETTLED));
-        if settled && self::stamp(&after) == stamp {
+        if settled && Stamp::of(&full).map_err(io)? == Some(stamp) {
             self.cache.insert(full, Known { stamp, sha256 });
             self.changed = true;
         }
@@ -244,24 +236,6 @@ fn digest_file(path: &Path) -> io::Result<Digest> {
         }
         sha.update(&buffer[..count]);
     }
-}
-
-fn stamp(metadata: &Metadata) -> Stamp {
-    let modified_nanos = metadata
-        .modified()
-        .ok()
-        .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
-        .map_or(-1, |age| i128::try_from(age.as_nanos()).unwrap_or(-1));
-    #[cfg(unix)]
-    let (changed_nanos, file_number, device) = {
-        use std::os::unix::fs::MetadataExt;
-        let changed =
-            i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
-        (changed, metadata.ino(), metadata.dev())
-    };
-    #[cfg(not(unix))]
-    let (changed_nanos, file_number, device) = (0, 0, 0);
-    Stamp { bytes: metadata.len(), modified_nanos, changed_nanos, file_number, device }
 }
 
 #[cfg(test)]

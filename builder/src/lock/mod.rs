@@ -3,6 +3,7 @@
 //! With `--locked`, a build takes only inputs whose bytes are those of the lock file.
 
 pub mod digest;
+mod stamp;
 
 pub use digest::{Digests, InputError};
 

@@ -4,6 +4,7 @@
 //! ```text
 //! Recipe (how much, seed) -> volume image + Manifest (SHA-1 of every stream a reader must see)
 //! ```
+#![cfg(unix)]
 
 mod change;
 mod contents;
