@@ -81,6 +81,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
+    #[cfg_attr(windows, ignore = "needs busybox")]
     fn cpio_itself_unpacks_what_we_pack() {
         let mut cpio = Cpio::new();
         cpio.directory("a", 0o755).file("a/odd", 0o640, b"12345").symlink("l", "a/odd");

@@ -89,6 +89,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(windows, ignore = "needs isoinfo, xorriso and blkid")]
     fn every_reader_finds_label_names_and_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let long = "a-name that is rather Long.config.xml";

@@ -260,6 +260,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(20);
 
     #[tokio::test]
+    #[cfg_attr(windows, ignore = "needs a Unix shell")]
     async fn a_failing_child_brings_its_last_words() {
         let error =
             Invocation::new("sh").args(["-c", "echo why >&2; exit 3"]).run(SOON).await.unwrap_err();
@@ -277,6 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[cfg_attr(windows, ignore = "needs a Unix shell")]
     async fn a_child_over_its_time_is_killed() {
         let error = Invocation::new("sh")
             .args(["-c", "echo begun >&2; exec sleep 60"])
@@ -288,6 +290,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(windows, ignore = "needs a Unix shell")]
     fn quoting_survives_a_shell() {
         for word in ["", "a b", "it's", "$(reboot)", "plain-1.2", "a\nb", "`x`", "\"q\""] {
             let out = std::process::Command::new("sh")

@@ -548,6 +548,7 @@ mod tests {
         assert_eq!(lines.tail, "one\noops\ntwo\nlast\n");
     }
 
+    #[cfg(unix)]
     fn command(interpreter: Option<&str>, script: &str, arguments: &[&str]) -> Command {
         Command {
             what: "test".into(),

@@ -208,7 +208,17 @@ pub struct Stream {
     pub content: ContentId,
 }
 
+/// The sum of sizes as a file claims them. What is more than `u64::MAX` is a lie and stays there.
+pub fn total_bytes(sizes: impl IntoIterator<Item = u64>) -> u64 {
+    sizes.into_iter().fold(0, u64::saturating_add)
+}
+
 impl Node {
+    /// Bytes of all its streams, as the tree claims them.
+    pub fn streams_bytes(&self) -> u64 {
+        total_bytes(self.streams.iter().map(|stream| stream.len_bytes))
+    }
+
     pub fn is_directory(&self) -> bool {
         self.attributes & attribute::DIRECTORY != 0
     }

@@ -5,7 +5,7 @@ use crate::hash::Hasher;
 use crate::integrity;
 use crate::progress::Progress;
 use crate::resource::ResourceReader;
-use crate::tree::Sha1;
+use crate::tree::{Sha1, total_bytes};
 use crate::wim::{Place, Wim};
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -34,7 +34,8 @@ impl Wim {
     pub fn verify(&self, threads: usize, progress: &dyn Progress) -> Result<Verified> {
         let inner = self.inner();
         let mut report = Verified { images: self.image_count(), ..Verified::default() };
-        progress.total_bytes(inner.blobs.iter().map(|blob| blob.size_bytes).sum());
+        let claimed = total_bytes(inner.blobs.iter().map(|blob| blob.size_bytes));
+        progress.total_bytes(claimed);
         self.verify_integrity(threads, progress, &mut report)?;
         self.verify_images(&mut report)?;
 
@@ -97,7 +98,7 @@ impl Wim {
         faults.sort_by_key(|(position, _)| *position);
         report.faults.extend(faults.into_iter().map(|(_, fault)| fault));
         report.blobs = inner.blobs.len() as u64;
-        report.bytes = inner.blobs.iter().map(|blob| blob.size_bytes).sum();
+        report.bytes = claimed;
         Ok(report)
     }
 

@@ -8,7 +8,7 @@ use common::trees::{Memory, directory, entry, facts, windows_tree};
 use gilt_wim::tree::*;
 use gilt_wim::{
     Compression, Error, ExtractOptions, ImageInfo, ImageSource, Level, Wim, WriteOptions, create,
-    extract_tree,
+    extract_tree, resource_flag,
 };
 use std::fs;
 use std::sync::Arc;
@@ -88,6 +88,26 @@ fn every_flipped_bit_is_found_or_without_effect() {
     }
     // The XML, unused header fields and reference counts can change without harm; not more.
     assert!(harmless < 4000, "{harmless}");
+}
+
+#[test]
+fn sizes_that_add_up_to_more_than_there_is_are_faults() {
+    let (tree, memory) = windows_tree(&mut Random(8));
+    let mut bytes = bytes_of(&tree, &memory, Compression::Lzx, false);
+    let wim = open(bytes.clone()).unwrap();
+    let table = wim.header().blob_table;
+    let (start, entries) = (table.offset as usize, table.stored_bytes as usize / 50);
+    assert!(entries > 3);
+    // Of an entry: stored size (7 bytes), flags, offset, size of the contents.
+    for entry in bytes[start..].chunks_exact_mut(50).take(entries) {
+        if entry[7] & (resource_flag::METADATA | resource_flag::COMPRESSED)
+            == resource_flag::COMPRESSED
+        {
+            entry[16..24].copy_from_slice(&(u64::MAX >> 1).to_le_bytes());
+        }
+    }
+    let report = open(bytes).unwrap().verify(1, &()).unwrap();
+    assert!(!report.faults.is_empty());
 }
 
 #[test]

@@ -166,6 +166,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
+    #[cfg_attr(windows, ignore = "needs a Unix shell")]
     fn a_real_shell_gets_line_environment_and_stdin_apart() {
         let command = GuestCommand::new("printf '%s|' \"$SECRET\" \"$B\"; cat")
             .env("SECRET", "it's $(x) \"q\"\nline")

@@ -61,6 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(windows, ignore = "needs ssh-keygen")]
     fn openssh_reads_our_keys_and_we_read_them_back() {
         let key = SshKey::generate("gilt build").unwrap();
         let dir = tempfile::tempdir().unwrap();

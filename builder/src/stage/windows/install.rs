@@ -324,6 +324,7 @@ mod tests {
 
     /// Setup and the scripts look for these names; Joliet is what Windows reads.
     #[test]
+    #[cfg_attr(windows, ignore = "needs isoinfo")]
     fn the_answer_medium_has_the_names_windows_looks_for() {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings {

@@ -14,6 +14,7 @@ mod table;
 use crate::error::{CaptureError, Result};
 use crate::lookup::TreeView;
 use gilt_ext4::{BuildOptions, Built, WriteAt};
+use gilt_wim::tree::{Node, total_bytes};
 use gilt_wim::{Progress, Wim, default_threads};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -125,9 +126,7 @@ pub fn layout(request: &LayoutRequest<'_>) -> Result<LaidOut> {
         let region = Region { file: &file, start: places.esp.start };
         region.write_at(0, &esp).map_err(CaptureError::io(&raw))?;
     }
-    request.progress.total_bytes(
-        tree.nodes.iter().flat_map(|node| &node.streams).map(|stream| stream.len_bytes).sum(),
-    );
+    request.progress.total_bytes(total_bytes(tree.nodes.iter().map(Node::streams_bytes)));
     let root_uuid = ids.uuid("root file system");
     let options = BuildOptions {
         size_bytes: places.root.end - places.root.start,

@@ -11,7 +11,7 @@ use crate::error::{Error, IoContext, Result, from_io};
 use crate::hash::Hasher;
 use crate::metadata::collation_key;
 use crate::progress::Progress;
-use crate::tree::{ContentId, ContentSource, Name, Node, NodeId, Stream, Tree};
+use crate::tree::{ContentId, ContentSource, Name, Node, NodeId, Stream, Tree, total_bytes};
 use crate::windows_names;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -68,11 +68,9 @@ pub fn extract_tree(
     for (_, path) in &layout.directories {
         make_directory(path)?;
     }
-    let total: u64 = layout
-        .files
-        .iter()
-        .map(|file| file_stream(tree.node(file.node)).map_or(0, |s| s.len_bytes))
-        .sum();
+    let size =
+        |file: &FileTarget| file_stream(tree.node(file.node)).map_or(0, |stream| stream.len_bytes);
+    let total = total_bytes(layout.files.iter().map(size));
     progress.total_bytes(total);
 
     let writer = Writer {

@@ -40,6 +40,10 @@ struct Target {
 type Key = (u32, bool, u64, u32);
 
 impl<'a> Plan<'a> {
+    fn add_total(&mut self, len_bytes: u64, links: u32) {
+        self.total_bytes = self.total_bytes.saturating_add(len_bytes.saturating_mul(links.into()));
+    }
+
     pub fn new(images: &[ImageSource<'a>], options: &WriteOptions) -> Result<Self> {
         let mut jobs: Vec<(Key, Job<'a>)> = Vec::new();
         let mut by_content: HashMap<(u32, u64), u32> = HashMap::new();
@@ -65,7 +69,7 @@ impl<'a> Plan<'a> {
                     plan.has_fixed_links |= is_link && reparse.flags & 1 == 0;
                     let slot = Slot { image: number, node: id, stream: REPARSE };
                     let len_bytes = reparse.data.len() as u64;
-                    plan.total_bytes += len_bytes * u64::from(links);
+                    plan.add_total(len_bytes, links);
                     if len_bytes == 0 {
                         continue;
                     }
@@ -90,7 +94,7 @@ impl<'a> Plan<'a> {
                         plan.fixed.push((slot, sha1));
                         continue;
                     }
-                    plan.total_bytes += stream.len_bytes * u64::from(links);
+                    plan.add_total(stream.len_bytes, links);
                     let next = u32::try_from(jobs.len()).map_err(|_| too_many())?;
                     let known = known.filter(|sha1| !sha1.is_zero());
                     let job = match known {
@@ -98,7 +102,7 @@ impl<'a> Plan<'a> {
                         None => *by_content.entry((number, stream.content.0)).or_insert(next),
                     };
                     if job == next {
-                        plan.read_bytes += stream.len_bytes;
+                        plan.read_bytes = plan.read_bytes.saturating_add(stream.len_bytes);
                         let position = image.contents.position(stream.content);
                         let source =
                             JobSource::Stream { contents: image.contents, id: stream.content };
@@ -210,10 +214,11 @@ pub(super) fn count(tree: &Tree) -> ImageCounts {
         } else {
             counts.files += links;
         }
-        let streams: u64 = node.streams.iter().map(|stream| stream.len_bytes).sum();
-        let bytes = streams + node.reparse().map_or(0, |reparse| reparse.data.len() as u64);
-        counts.total_bytes += bytes * links;
-        counts.hardlink_bytes += bytes * links.saturating_sub(1);
+        let reparse = node.reparse().map_or(0, |reparse| reparse.data.len() as u64);
+        let bytes = node.streams_bytes().saturating_add(reparse);
+        let add = |sum: &mut u64, times| *sum = sum.saturating_add(bytes.saturating_mul(times));
+        add(&mut counts.total_bytes, links);
+        add(&mut counts.hardlink_bytes, links.saturating_sub(1));
     }
     counts
 }

@@ -141,9 +141,9 @@ fn sizes(tree: &Tree, depth: usize) -> BTreeMap<String, u64> {
                 stack.push((entry.node, folder, level + 1));
             } else if seen.insert(entry.node) {
                 // A file of several names is one file.
-                let len: u64 = node.streams.iter().map(|stream| stream.len_bytes).sum();
                 let name = if folder.is_empty() { "/".to_owned() } else { folder.clone() };
-                *sizes.entry(name).or_default() += len;
+                let size: &mut u64 = sizes.entry(name).or_default();
+                *size = size.saturating_add(node.streams_bytes());
             }
         }
     }

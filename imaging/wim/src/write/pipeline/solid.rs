@@ -4,7 +4,7 @@ use super::writer::Writer;
 use super::{Job, Shared, StoredBlob, Task, lock};
 use crate::error::Result;
 use crate::header::{ResourceHeader, resource_flag};
-use crate::tree::Sha1;
+use crate::tree::{Sha1, total_bytes};
 use std::collections::BTreeMap;
 
 /// The solid resource being written.
@@ -36,8 +36,8 @@ impl Solid {
             })
         };
         let jobs = shared.jobs.iter().enumerate();
-        let size: u64 =
-            jobs.filter(|(index, job)| is_stored(*index, job)).map(|(_, job)| job.len_bytes).sum();
+        let stored = jobs.filter(|(index, job)| is_stored(*index, job));
+        let size = total_bytes(stored.map(|(_, job)| job.len_bytes));
         let options = shared.options;
         let chunks = size.div_ceil(u64::from(options.solid_chunk_bytes));
         Self {
