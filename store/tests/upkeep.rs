@@ -184,7 +184,7 @@ async fn a_changed_byte_anywhere_is_refused_with_what_and_where() {
     };
     read().await.unwrap();
     for file in files(&path) {
-        let key = file.strip_prefix(&path).unwrap().to_str().unwrap().to_owned();
+        let key = key_of(&file, &path);
         let len = std::fs::metadata(&file).unwrap().len() as usize;
         let is_pack = key.starts_with("packs");
         // Every byte of small objects; of packs, bytes all over.
@@ -290,7 +290,7 @@ async fn fsck_puts_back_what_is_damaged_from_another_store() {
     let from = Store::open(url, home.client("main")).await.unwrap();
     let path = home.store_path();
     for file in files(&path) {
-        let key = file.strip_prefix(&path).unwrap().to_str().unwrap().to_owned();
+        let key = key_of(&file, &path);
         if key.starts_with("policy") {
             continue;
         }

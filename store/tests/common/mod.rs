@@ -188,6 +188,11 @@ pub fn size_of(folder: &Path) -> u64 {
     files(folder).iter().map(|file| file.metadata().unwrap().len()).sum()
 }
 
+/// What a store calls the file.
+pub fn key_of(file: &Path, store: &Path) -> String {
+    file.strip_prefix(store).unwrap().to_str().unwrap().replace('\\', "/")
+}
+
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(folder) else { return found };
