@@ -13,13 +13,17 @@ use std::fmt::Write;
 pub struct PlanArgs {
     #[command(flatten)]
     template: TemplateArgs,
+    /// The driver whose checkpoints are looked at
+    #[arg(long, env = "GILT_DRIVER", default_value = "qemu", value_name = "NAME[:ADDRESS]")]
+    driver: String,
 }
 
 impl PlanArgs {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let resolved = self.template.resolve()?;
         let home = super::home()?;
-        let checkpoints = Checkpoints::new(&home);
+        let driver = crate::pipeline::driver(&self.driver)?;
+        let checkpoints = Checkpoints::of(&home, driver.as_ref());
         let index = Index { checkpoints: &checkpoints, home: &home };
         let plans: Vec<Plan> = resolved
             .builds
