@@ -145,17 +145,16 @@ pub struct WhyArgs {
     template: TemplateArgs,
     /// The layer, by its name in the template
     layer: String,
-    /// The driver whose checkpoints are looked at
-    #[arg(long, env = "GILT_DRIVER", default_value = "qemu", value_name = "NAME[:ADDRESS]")]
-    driver: String,
+    /// The driver whose checkpoints are looked at; those of QEMU and libvirt are the same
+    #[arg(long, env = "GILT_DRIVER", value_name = "NAME[:ADDRESS]")]
+    driver: Option<String>,
 }
 
 impl WhyArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let resolved = self.template.resolve()?;
         let home = super::home()?;
-        let driver = crate::pipeline::driver(&self.driver)?;
-        let checkpoints = Checkpoints::of(&home, driver.as_ref());
+        let checkpoints = super::checkpoints(&home, self.driver.as_deref())?;
         let index = Index { checkpoints: &checkpoints, home: &home };
         let mut reports = Vec::new();
         let mut known = vec![INSTALL.to_owned()];
