@@ -1,6 +1,6 @@
 //! One build from plan to published version, and several of a matrix side by side.
 
-use crate::checkpoint::{Checkpoints, History};
+use crate::checkpoint::History;
 use crate::cli::Exit;
 use crate::event::{Event, Events, Stage};
 use crate::evidence::{self, Recorder, Remains};
@@ -210,9 +210,11 @@ async fn stages(job: &Job, target: &Target) -> Result<(Outcome, bool), StageErro
             captured
         }
         None => {
-            let known = (!target.force && target.until.is_none())
-                .then(|| generalize::kept(job, &keys.generalized))
-                .flatten();
+            job.check_driver().await?;
+            let known = match !target.force && target.until.is_none() {
+                true => generalize::kept(job, &keys.generalized).await?,
+                false => None,
+            };
             let generalized = match known {
                 Some(generalized) => {
                     for stage in [Stage::Install, Stage::Layers, Stage::Generalize] {
@@ -287,7 +289,8 @@ async fn fail(mut job: Job, error: StageError) -> Failed {
                 let _ = screen.write_png(&picture);
             }
         }
-        disk = vm.disks().into_iter().next();
+        // Logs are read from a disk that is here.
+        disk = vm.disks().into_iter().next().filter(|_| job.driver.disk_home().is_none());
         if let Err(error) = vm.power_off().await {
             job.events.warn(format!("the machine could not be switched off: {error}"));
         }
@@ -355,7 +358,7 @@ pub async fn shell(
     command: Option<&str>,
 ) -> Result<i32, StageError> {
     let job = job(host, build, events)?;
-    let checkpoints = Checkpoints::new(&job.home);
+    let checkpoints = job.checkpoints.clone();
     let index = crate::checkpoint::Index { checkpoints: &checkpoints, home: &job.home };
     let plan = crate::plan::plan(&job.build, &index, &PlanOptions::default());
     let wanted = match layer {
@@ -372,6 +375,7 @@ pub async fn shell(
             .ok_or_else(|| StageError::Input("the template has no layer".into()))?,
     };
     let key = wanted.key.to_string();
+    job.check_driver().await?;
     let checkpoint = checkpoints.find(&key).ok_or_else(|| {
         StageError::Input(format!(
             "layer {} has no checkpoint; build it first: gilt build --until {}",

@@ -57,7 +57,28 @@ pub trait VmDriver: Send + Sync + fmt::Debug {
         true
     }
 
-    /// How guests will reach services of this host; asked before there is a machine.
+    /// Whether [`Vm::checkpoint`] freezes the disks of a running machine. Where not, a disk is kept by
+    /// shutting the guest down and laying the next disk over it.
+    fn freezes(&self) -> bool {
+        true
+    }
+
+    /// Where its disks stay. `None`: they are files here, and another driver may go on with them. Else
+    /// a file here only stands for a disk of the place named; none but a driver of that place can use
+    /// it, and its bytes are had by [`flatten`](VmDriver::flatten).
+    fn disk_home(&self) -> Option<String> {
+        None
+    }
+
+    /// What it can do of no such machine, on whatever host; told before any work is begun, and again
+    /// by `start`.
+    fn check(&self, _spec: &MachineSpec) -> Result<()> {
+        Ok(())
+    }
+
+    /// How guests will reach services of this host; asked before there is a machine. `Unsupported`
+    /// where they may have no way here but the one we have to them
+    /// ([`SshLogin::brings`](crate::guest::SshLogin::brings)).
     async fn host_side(&self) -> Result<HostSide>;
 
     /// Removes what gilts that were killed left behind, and says what that was. Touches nothing

@@ -12,9 +12,13 @@
 //! ```
 //! A checkpoint is filled in a staging folder and appears by rename, so a killed build leaves no
 //! half of one. Nothing changes a checkpoint once it is there; overlays rely on it.
+//!
+//! Where a driver's disks stay elsewhere ([`VmDriver::disk_home`]), its checkpoints are of that place
+//! alone: they lie below `<home>/checkpoints/at-<place>/`, and `disk` only stands for the disk there.
 
 use crate::home::{Home, write_atomically};
 use crate::plan::{CheckpointIndex, CheckpointInfo, LayerInputsRecord, LayerKey};
+use gilt_vm::VmDriver;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -26,7 +30,11 @@ use std::time::Duration;
 /// Raised when the meaning of a field changes; other formats are not reused.
 const FORMAT: u32 = 1;
 
-pub const DISK: &str = "disk.qcow2";
+const DISK: &str = "disk.qcow2";
+/// Stands for a disk elsewhere.
+const DISK_ELSEWHERE: &str = "disk";
+/// Begins the folder of a place; no key begins so.
+const PLACE: &str = "at-";
 pub const MEMORY: &str = "memory.state";
 pub const UEFI_VARIABLES: &str = "uefi-vars.fd";
 pub const TPM: &str = "tpm";
@@ -59,11 +67,12 @@ pub struct Record {
 pub struct Checkpoint {
     pub record: Record,
     folder: PathBuf,
+    disk: &'static str,
 }
 
 impl Checkpoint {
     pub fn disk(&self) -> PathBuf {
-        self.folder.join(DISK)
+        self.folder.join(self.disk)
     }
 
     pub fn memory(&self) -> Option<PathBuf> {
@@ -82,30 +91,74 @@ impl Checkpoint {
         self.folder.join(ACCESS_KEY)
     }
 
+    /// Removes it; first the record, so that half a removal is no checkpoint.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::remove_file(self.folder.join(RECORD))?;
+        fs::remove_dir_all(&self.folder)
+    }
+
     /// Bytes on the host's disk.
     pub fn bytes(&self) -> u64 {
         folder_bytes(&self.folder)
     }
 }
 
-/// All checkpoints of a home.
+/// The checkpoints of a home whose disks are in one place.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     home: Home,
+    /// Holds a folder for each.
+    root: PathBuf,
+    disk: &'static str,
 }
 
 impl Checkpoints {
+    /// Those whose disks are files here.
     pub fn new(home: &Home) -> Self {
-        Self { home: home.clone() }
+        Self { home: home.clone(), root: home.checkpoints(), disk: DISK }
+    }
+
+    /// Those a driver can go on with.
+    pub fn of(home: &Home, driver: &dyn VmDriver) -> Self {
+        match driver.disk_home() {
+            None => Self::new(home),
+            Some(place) => Self::at(home, &place),
+        }
+    }
+
+    fn at(home: &Home, place: &str) -> Self {
+        // Two places of one name would have to differ by what a host name cannot hold.
+        let safe: String = place
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' })
+            .collect();
+        let root = home.checkpoints().join(format!("{PLACE}{safe}"));
+        Self { home: home.clone(), root, disk: DISK_ELSEWHERE }
+    }
+
+    /// Those of every place.
+    pub fn everywhere(home: &Home) -> io::Result<Vec<Self>> {
+        let mut all = vec![Self::new(home)];
+        for entry in fs::read_dir(home.checkpoints())? {
+            if let Some(place) = entry?.file_name().to_str().and_then(|n| n.strip_prefix(PLACE)) {
+                all.push(Self::at(home, place));
+            }
+        }
+        Ok(all)
     }
 
     pub fn folder(&self, key: &str) -> PathBuf {
-        self.home.checkpoints().join(key)
+        self.root.join(key)
     }
 
     /// The disk of checkpoint `key`, whether it exists yet or not: what an overlay names as base.
     pub fn disk_path(&self, key: &str) -> PathBuf {
-        self.folder(key).join(DISK)
+        self.folder(key).join(self.disk)
+    }
+
+    /// What the disk of a checkpoint is called in its folder.
+    pub fn disk_name(&self) -> &'static str {
+        self.disk
     }
 
     /// The checkpoint, where it and all it lies over are whole.
@@ -126,8 +179,8 @@ impl Checkpoints {
         let folder = self.folder(key);
         let bytes = fs::read(folder.join(RECORD)).ok()?;
         let record: Record = serde_json::from_slice(&bytes).ok()?;
-        let whole = record.format == FORMAT && record.key == key && folder.join(DISK).exists();
-        whole.then_some(Checkpoint { record, folder })
+        let whole = record.format == FORMAT && record.key == key && folder.join(self.disk).exists();
+        whole.then_some(Checkpoint { record, folder, disk: self.disk })
     }
 
     /// Writes the record into the filled staging folder and publishes it.
@@ -144,13 +197,14 @@ impl Checkpoints {
             // Damaged by hand, or of another format: it is in nobody's use.
             fs::remove_dir_all(&target)?;
         }
+        fs::create_dir_all(&self.root)?;
         self.home.publish_dir(staging, &target)?;
         self.read(&key).ok_or_else(|| io::Error::other("a new checkpoint cannot be read back"))
     }
 
     pub fn all(&self) -> io::Result<Vec<Checkpoint>> {
         let mut all = Vec::new();
-        for entry in fs::read_dir(self.home.checkpoints())? {
+        for entry in fs::read_dir(&self.root)? {
             if let Some(key) = entry?.file_name().to_str()
                 && let Some(found) = self.read(key)
             {
@@ -185,12 +239,6 @@ impl Checkpoints {
         }
         // Sorted by time, and a parent is always older than its children.
         Ok(all.into_iter().rev().filter(|c| !needed.contains(&c.record.key)).collect())
-    }
-
-    /// Removes one checkpoint; first the record, so that half a removal is no checkpoint.
-    pub fn remove(&self, checkpoint: &Checkpoint) -> io::Result<()> {
-        fs::remove_file(checkpoint.folder.join(RECORD))?;
-        fs::remove_dir_all(&checkpoint.folder)
     }
 }
 
@@ -325,7 +373,7 @@ mod tests {
 
     fn put(checkpoints: &Checkpoints, record: Record) -> Checkpoint {
         let staging = checkpoints.home.staging_dir("run", &record.key).unwrap();
-        fs::write(staging.join(DISK), b"disk").unwrap();
+        fs::write(staging.join(checkpoints.disk_name()), b"disk").unwrap();
         fs::write(staging.join(ACCESS_KEY), b"key").unwrap();
         checkpoints.publish(&staging, record).unwrap()
     }
@@ -344,8 +392,28 @@ mod tests {
         let (_dir, checkpoints) = chain();
         assert!(checkpoints.find("c").is_some());
         let a = checkpoints.find("a").unwrap();
-        checkpoints.remove(&a).unwrap();
+        a.remove().unwrap();
         assert!(checkpoints.find("c").is_none());
+    }
+
+    #[test]
+    fn checkpoints_of_one_place_are_not_those_of_another() {
+        let (_dir, here) = chain();
+        let home = here.home.clone();
+        let one = Checkpoints::at(&home, "hyperv:hv1:22");
+        let two = Checkpoints::at(&home, "hyperv:hv2:22");
+        put(&one, record("a", None, "2026-01-05T00:00:00Z"));
+        put(&one, record("d", Some("a"), "2026-01-06T00:00:00Z"));
+        assert!(one.find("d").is_some() && one.find("b").is_none());
+        assert!(two.find("a").is_none() && here.find("d").is_none());
+        assert_ne!(one.disk_path("a"), here.disk_path("a"));
+
+        // A prune comes to all of them.
+        let everywhere = Checkpoints::everywhere(&home).unwrap();
+        let all = everywhere.iter().flat_map(|some| some.all().unwrap());
+        let mut keys: Vec<_> = all.map(|found| found.record.key).collect();
+        keys.sort();
+        assert_eq!(keys, ["a", "a", "b", "c", "d"]);
     }
 
     #[test]

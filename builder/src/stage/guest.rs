@@ -9,12 +9,12 @@ use crate::template::RuntimeValues;
 use crate::template::model::Guest as GuestKind;
 use gilt_vm::guest::{
     Communicator, Connector, ExecOutcome, ExitStatus, GuestCommand, GuestShell, HttpServer, Output,
-    SshAuth, SshKey, SshLogin, quiet, restart,
+    SERVED, SshAuth, SshKey, SshLogin, quiet, restart,
 };
 use gilt_vm::process::shell_quote;
-use gilt_vm::{Error as VmError, Vm};
+use gilt_vm::{Error as VmError, ExitReason, HostSide, Vm};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,21 +111,35 @@ pub struct Served {
     server: Arc<HttpServer>,
     /// `${build.http}`.
     pub base: String,
+    /// The guest has no way here but the one we have to it: its login brings the port.
+    by_login: bool,
 }
 
 impl Served {
-    /// Where the server listens on this host.
-    pub fn port(&self) -> u16 {
-        self.server.address().port()
+    /// Ports of this host the guest's network leads to.
+    pub fn reached_ports(&self) -> Vec<u16> {
+        if self.by_login { Vec::new() } else { vec![self.server.address().port()] }
+    }
+
+    /// Ports of this host a login leads to.
+    fn brought_ports(&self) -> Vec<u16> {
+        if self.by_login { vec![self.server.address().port()] } else { Vec::new() }
     }
 }
 
 impl Served {
     pub async fn start(job: &Job) -> Result<Self, StageError> {
-        let host = job.driver.host_side().await?;
+        let (host, by_login) = match job.driver.host_side().await {
+            Ok(host) => (host, false),
+            Err(VmError::Unsupported { .. }) => {
+                let here = Ipv4Addr::LOCALHOST.into();
+                (HostSide { listen_on: here, seen_by_guest: here }, true)
+            }
+            Err(error) => return Err(error.into()),
+        };
         let server = HttpServer::start_on(host.listen_on).await?;
         let base = server.url(host.seen_by_guest);
-        let served = Self { server: Arc::new(server), base };
+        let served = Self { server: Arc::new(server), base, by_login };
         if let Some(http) = &job.build.spec.source.http {
             if let Some(folder) = &http.dir {
                 let path = super::input::local_path(job, &folder.0).await?;
@@ -144,8 +158,12 @@ impl Served {
         Ok(served)
     }
 
-    /// The address of any build's file server, up to its port: `http://10.0.2.2:`.
-    pub fn any_port(&self) -> String {
+    /// What the address of any build's file server has in it: `http://10.0.2.2:`. A guest's own
+    /// 127.0.0.1 says nothing; there it is the word behind the port.
+    pub fn trace(&self) -> String {
+        if self.by_login {
+            return format!("/{SERVED}");
+        }
         let end = self.base.rfind(':').map_or(self.base.len(), |colon| colon + 1);
         self.base[..end].to_owned()
     }
@@ -197,6 +215,7 @@ impl Guest {
     ) -> Result<Self, StageError> {
         let mut login = SshLogin::with_key(access.username.clone(), access.key.clone());
         login.guest_port = job.build.spec.communicator.port;
+        login.brings = served.brought_ports();
         let address = login.target(vm)?.address;
         let way_in = login.connect(vm, patience).await?;
         Ok(Self {
@@ -262,6 +281,30 @@ impl Guest {
             return self.sync_windows(job).await;
         }
         self.short("sync").await
+    }
+
+    /// Lets the guest switch itself off: by a command, and by its power button where that fails.
+    pub async fn shut_down(&mut self, vm: &dyn Vm) -> Result<(), StageError> {
+        let (line, shell) = match self.kind {
+            GuestKind::Linux => (
+                "if [ \"$(id -u)\" = 0 ]; then systemctl poweroff || poweroff; \
+                 else sudo -n systemctl poweroff || sudo -n poweroff; fi",
+                GuestShell::Posix,
+            ),
+            GuestKind::Windows => (super::windows::SHUT_DOWN, GuestShell::Raw),
+        };
+        let mut command = GuestCommand::new(line).limit(SHORT);
+        command.shell = shell;
+        match self.way_in()?.exec(&command, &mut quiet()).await {
+            Ok(done) if !done.succeeded() && self.way_in()?.is_open() => {
+                Ok(vm.request_shutdown().await?)
+            }
+            // It may be gone before the command's end is told.
+            Ok(_)
+            | Err(VmError::ConnectionLost { .. })
+            | Err(VmError::Ended { reason: ExitReason::PoweredOff, .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A short command that must succeed.

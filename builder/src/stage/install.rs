@@ -77,10 +77,11 @@ async fn from_medium(job: &Job, medium: &template::FileRef) -> Result<Machine, S
         }
         None => (iso, answer_medium(job, &access, &served).await?),
     };
-    let disk = job.run.file("overlay-first.qcow2");
+    let disk = first_disk(job);
     let size = job.build.spec.machine.disk.bytes();
-    job.driver.create_disk(&disk, DiskFormat::Qcow2, size).await?;
-    let spec = job.with_cdroms(job.spec(disk, "guest", &served), [Some(iso), answer]);
+    job.driver.create_disk(&disk, job.driver.disk_format(), size).await?;
+    let spec = job.spec(disk, "guest", served.reached_ports());
+    let spec = job.with_cdroms(spec, [Some(iso), answer]);
     let vm = job.driver.start(&spec, job.run.path(), StartFrom::PowerOn).await?;
     let vm = job.watch(vm);
     let deadline = Instant::now() + job.build.spec.source.install_timeout;
@@ -113,14 +114,12 @@ async fn from_disk(job: &Job, medium: &template::FileRef) -> Result<Machine, Sta
     let access = Access::new_for(job)?;
     let served = Served::start(job).await?;
     let answer = answer_medium(job, &access, &served).await?;
-    let disk = job.run.file("overlay-first.qcow2");
-    let format = {
-        let base = base.clone();
-        job.blocking(move || disk_format(&base)).await?
-    };
+    let disk = first_disk(job);
     // Its digest is part of the key: another disk at this path is another checkpoint.
-    job.driver.create_overlay(&absolute(&base)?, format, &disk).await?;
-    let mut spec = job.with_cdroms(job.spec(disk, "guest", &served), [None, answer]);
+    let (base, format) = base_disk(job, absolute(&base)?).await?;
+    job.driver.create_overlay(&base, format, &disk).await?;
+    let spec = job.spec(disk, "guest", served.reached_ports());
+    let mut spec = job.with_cdroms(spec, [None, answer]);
     job.boot_kernel_of_disk(&mut spec).await?;
     let vm = job.driver.start(&spec, job.run.path(), StartFrom::PowerOn).await?;
     let vm = job.watch(vm);
@@ -140,14 +139,32 @@ fn absolute(path: &std::path::Path) -> Result<PathBuf, StageError> {
     std::fs::canonicalize(path).map_err(StageError::io(format!("find {}", path.display())))
 }
 
-fn disk_format(path: &std::path::Path) -> Result<DiskFormat, StageError> {
+fn first_disk(job: &Job) -> PathBuf {
+    job.run.file(&format!("overlay-first.{}", job.driver.disk_format().qemu_name()))
+}
+
+/// The disk to begin from, as one the driver takes: the one given, or a VHDX made of it.
+async fn base_disk(job: &Job, base: PathBuf) -> Result<(PathBuf, DiskFormat), StageError> {
     use gilt_disk::Format;
-    let disk = gilt_disk::open(path).map_err(|error| StageError::Imaging(error.to_string()))?;
-    match disk.layers().first().map(|layer| layer.format) {
-        Some(Format::Raw) => Ok(DiskFormat::Raw),
-        Some(Format::Qcow2) => Ok(DiskFormat::Qcow2),
-        _ => Err(StageError::Input(format!("{}: not a qcow2 or raw disk", path.display()))),
-    }
+    let wants_vhdx = job.driver.disk_format() == DiskFormat::Vhdx;
+    let (events, made) = (job.events.clone(), job.run.file("base.vhdx"));
+    job.blocking(move || {
+        let imaging = |error: gilt_disk::DiskError| StageError::Imaging(error.to_string());
+        let disk = gilt_disk::open(&base).map_err(imaging)?;
+        let formats: Vec<Format> = disk.layers().iter().map(|layer| layer.format).collect();
+        match formats[..] {
+            [Format::Vhdx] if wants_vhdx => Ok((base, DiskFormat::Vhdx)),
+            _ if wants_vhdx => {
+                events.note(format!("making a VHDX of {}", base.display()));
+                gilt_disk::write_vhdx(&*disk.reader(), &made).map_err(imaging)?;
+                Ok((made, DiskFormat::Vhdx))
+            }
+            [Format::Raw, ..] => Ok((base, DiskFormat::Raw)),
+            [Format::Qcow2, ..] => Ok((base, DiskFormat::Qcow2)),
+            _ => Err(StageError::Input(format!("{}: not a qcow2 or raw disk", base.display()))),
+        }
+    })
+    .await
 }
 
 /// The second medium, with the answers of the template filled in.

@@ -75,6 +75,7 @@ async fn one(
         drop(machine);
         return job.resume(&made).await;
     }
+    machine = machine.awake(job).await?;
     loop {
         job.events.emit(Event::LayerStarted {
             layer: layer.name.clone(),

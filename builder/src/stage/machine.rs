@@ -1,6 +1,6 @@
 //! The reference machine while it runs: started cold or from a checkpoint, saved after a layer.
 
-use super::guest::{Access, Guest, Served};
+use super::guest::{Access, Guest, Served, in_time};
 use super::{Job, StageError};
 use crate::checkpoint::{self, Checkpoint, Checkpoints, History, LayerHistory, Record};
 use crate::event::{Event, Events};
@@ -8,9 +8,9 @@ use crate::home::Home;
 use crate::plan::LayerInputsRecord;
 use crate::template::model as template;
 use gilt_vm::{
-    Accelerator, CdromInterface, CdromSpec, CheckpointRequest, DiskFormat, DiskInterface, DiskSpec,
-    Display, Firmware, GuestClock, MachineSpec, NetDevice, NetworkSpec, OnGuestReset, StartFrom,
-    TpmSpec, Vm,
+    Accelerator, CdromInterface, CdromSpec, CheckpointRequest, DiskInterface, DiskSpec, Display,
+    ExitReason, Firmware, GuestClock, MachineSpec, NetDevice, NetworkSpec, OnGuestReset, Rest,
+    StartFrom, TpmSpec, Vm,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +25,8 @@ pub struct Machine {
     pub parent: Option<String>,
     /// The checkpoint that is being written while the guest goes on.
     saving: Option<JoinHandle<Result<(), StageError>>>,
+    /// Shut down, for its driver freezes no running machine: `parent` is all of it.
+    off: bool,
 }
 
 /// A layer that is done, to be made known once its checkpoint counts.
@@ -42,8 +44,8 @@ pub const OVERHEAD_BYTES: u64 = 256 << 20;
 
 impl Job {
     /// The machine of the template, over the disk given, with nothing else attached but a way to
-    /// what is served.
-    pub fn spec(&self, disk: PathBuf, name: &str, served: &Served) -> MachineSpec {
+    /// these ports of this host.
+    pub fn spec(&self, disk: PathBuf, name: &str, reaches: Vec<u16>) -> MachineSpec {
         let machine = &self.build.spec.machine;
         let mut spec = MachineSpec::new(
             format!("{}-{}", self.build.spec.name, self.id),
@@ -61,7 +63,7 @@ impl Job {
         };
         spec.disks = vec![DiskSpec {
             path: disk,
-            format: DiskFormat::Qcow2,
+            format: self.driver.disk_format(),
             interface: match machine.disk_interface {
                 template::DiskInterface::VirtioBlk => DiskInterface::VirtioBlk,
                 template::DiskInterface::VirtioScsi => DiskInterface::VirtioScsi,
@@ -79,7 +81,7 @@ impl Job {
         spec.network = device.map(|device| {
             let mut network = NetworkSpec::forwarding(self.build.spec.communicator.port);
             network.device = device;
-            network.reaches_host_ports = vec![served.port()];
+            network.reaches_host_ports = reaches;
             for forward in &mut network.forwards {
                 forward.host_port = self.options.ssh_port;
             }
@@ -134,10 +136,9 @@ impl Job {
 
     /// A disk of this run that lies over checkpoint `key`.
     async fn overlay_over(&self, key: &str, number: u32) -> Result<PathBuf, StageError> {
-        let path = self.run.file(&format!("overlay-{number}.qcow2"));
-        self.driver
-            .create_overlay(&self.checkpoints.disk_path(key), DiskFormat::Qcow2, &path)
-            .await?;
+        let path = self.overlay(number);
+        let base = self.checkpoints.disk_path(key);
+        self.driver.create_overlay(&base, self.driver.disk_format(), &path).await?;
         Ok(path)
     }
 
@@ -150,7 +151,8 @@ impl Job {
         let served = Served::start(self).await?;
         let number = self.next_overlay();
         let disk = self.overlay_over(&key, number).await?;
-        let mut spec = self.with_cdroms(self.spec(disk.clone(), "guest", &served), [None, None]);
+        let spec = self.spec(disk.clone(), "guest", served.reached_ports());
+        let mut spec = self.with_cdroms(spec, [None, None]);
         self.boot_kernel_of_disk(&mut spec).await?;
         let mut resumed = None;
         if let Some(memory) = checkpoint.memory() {
@@ -218,6 +220,26 @@ impl Job {
         Ok(())
     }
 
+    fn overlay(&self, number: u32) -> PathBuf {
+        self.run.file(&format!("overlay-{number}.{}", self.driver.disk_format().qemu_name()))
+    }
+
+    /// The bytes of a disk no machine runs on, as a file here.
+    pub async fn bytes_of(&self, disk: &Path) -> Result<PathBuf, StageError> {
+        let Some(place) = self.driver.disk_home() else { return Ok(disk.to_path_buf()) };
+        let format = self.driver.disk_format();
+        let flat = self.run.file(&format!("flat-{}.{}", self.next_overlay(), format.qemu_name()));
+        let started = Instant::now();
+        self.driver.flatten(disk, &flat, format).await?;
+        let bytes = std::fs::metadata(&flat).map_err(StageError::io("look at a disk"))?.len();
+        self.events.note(format!(
+            "fetched the disk from {place}: {:.1} MB in {:.1} s",
+            bytes as f64 / 1e6,
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(flat)
+    }
+
     fn next_overlay(&self) -> u32 {
         self.overlay_count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
     }
@@ -225,11 +247,13 @@ impl Job {
 
 impl Machine {
     pub fn new(vm: Arc<dyn Vm>, guest: Guest) -> Self {
-        Self { vm, guest, parent: None, saving: None }
+        Self { vm, guest, parent: None, saving: None, off: false }
     }
 
-    /// Freezes the guest's disk and memory as checkpoint of a layer. The guest goes on over a fresh
-    /// overlay at once; the checkpoint counts when it is written out, see [`Machine::saved`].
+    /// Keeps the guest's disk, and its memory where that pays, as checkpoint of a layer. Frozen, the
+    /// guest goes on over a fresh overlay at once, and the checkpoint counts when it is written out, see
+    /// [`Machine::saved`]. Where the driver freezes none, the guest is shut down; [`Machine::awake`]
+    /// boots it.
     pub async fn save(&mut self, job: &Job, layer: DoneLayer) -> Result<(), StageError> {
         self.guest.sync(job).await?;
         self.saved().await?;
@@ -238,20 +262,13 @@ impl Machine {
             .home
             .staging_dir(&job.id, &key)
             .map_err(StageError::io("make a folder for a checkpoint"))?;
-        let next = job.run.file(&format!("overlay-{}.qcow2", job.next_overlay()));
-        let machine = &job.build.spec.machine;
-        let uefi = machine.firmware == template::Firmware::Uefi && !machine.boots_kernel();
-        let keep_memory = job.options.keep_memory && job.driver.capabilities().await?.saved_memory;
-        let request = CheckpointRequest {
-            new_overlays: vec![next],
-            backing_names: Some(vec![job.checkpoints.disk_path(&key)]),
-            memory_state: keep_memory.then(|| staging.join(checkpoint::MEMORY)),
-            uefi_variables: uefi.then(|| staging.join(checkpoint::UEFI_VARIABLES)),
-            tpm_state: machine.tpm.then(|| staging.join(checkpoint::TPM)),
+        let freezes = job.driver.freezes();
+        let (disk, rest) = if freezes {
+            self.freeze(job, &key, &staging).await?
+        } else {
+            self.shut_down(job, &layer.name, &staging).await?
         };
-        let frozen = self.vm.checkpoint(&request).await?;
-        let disk = &frozen.disks[0];
-        std::fs::rename(disk, staging.join(checkpoint::DISK))
+        std::fs::rename(disk, staging.join(job.checkpoints.disk_name()))
             .map_err(StageError::io("move a checkpoint's disk into place"))?;
         self.guest.access.save(&staging.join(checkpoint::ACCESS_KEY))?;
         let record = Record {
@@ -272,12 +289,95 @@ impl Machine {
             events: job.events.clone(),
         };
         self.saving = Some(job.beside(async move {
-            frozen.rest.done().await?;
+            rest.done().await?;
             let kept = tokio::task::spawn_blocking(move || keeper.keep(&staging, record, layer));
             kept.await.unwrap_or_else(|panic| Err(StageError::Imaging(panic.to_string())))
         }));
         self.parent = Some(key);
+        if !freezes {
+            self.off = true;
+            self.saved().await?;
+        }
         Ok(())
+    }
+
+    /// The disk as it is, and what is left to do for it while the guest goes on.
+    async fn freeze(
+        &self,
+        job: &Job,
+        key: &str,
+        staging: &Path,
+    ) -> Result<(PathBuf, Rest), StageError> {
+        let machine = &job.build.spec.machine;
+        let uefi = machine.firmware == template::Firmware::Uefi && !machine.boots_kernel();
+        let keep_memory = job.options.keep_memory && job.driver.capabilities().await?.saved_memory;
+        let request = CheckpointRequest {
+            new_overlays: vec![job.overlay(job.next_overlay())],
+            backing_names: Some(vec![job.checkpoints.disk_path(key)]),
+            memory_state: keep_memory.then(|| staging.join(checkpoint::MEMORY)),
+            uefi_variables: uefi.then(|| staging.join(checkpoint::UEFI_VARIABLES)),
+            tpm_state: machine.tpm.then(|| staging.join(checkpoint::TPM)),
+        };
+        let frozen = self.vm.checkpoint(&request).await?;
+        Ok((frozen.disks[0].clone(), frozen.rest))
+    }
+
+    /// The disk of a guest that has shut down, with what its machine leaves of its firmware's state.
+    async fn shut_down(
+        &mut self,
+        job: &Job,
+        layer: &str,
+        staging: &Path,
+    ) -> Result<(PathBuf, Rest), StageError> {
+        let started = Instant::now();
+        let limit = job.build.spec.generalize.shutdown_timeout;
+        let what = format!("the shut-down that saves layer {layer} (generalize.shutdown_timeout)");
+        let (exit, serial) = (self.vm.exit_watch(), self.vm.serial().clone());
+        let asked = async {
+            self.guest.shut_down(self.vm.as_ref()).await?;
+            Ok(exit.wait().await)
+        };
+        let reason = in_time(&what, limit, asked).await.map_err(|error| match error {
+            StageError::CommandTimedOut { what, limit, .. } => {
+                StageError::CommandTimedOut { what, limit, tail: serial.tail() }
+            }
+            other => other,
+        })?;
+        if reason != ExitReason::PoweredOff {
+            return Err(StageError::Guest(format!(
+                "the guest was shut down to save layer {layer}, and that ended otherwise: {reason}"
+            )));
+        }
+        // It is off; what a driver has of it elsewhere comes here now.
+        self.vm.power_off().await?;
+        job.take_live();
+        let (variables, tpm) = (job.run.file("uefi-vars.fd"), job.run.file("tpm"));
+        if variables.exists() {
+            std::fs::copy(variables, staging.join(checkpoint::UEFI_VARIABLES))
+                .map_err(StageError::io("keep the UEFI variables"))?;
+        }
+        if tpm.exists() {
+            copy_folder(&tpm, &staging.join(checkpoint::TPM))
+                .map_err(StageError::io("keep the TPM's state"))?;
+        }
+        job.events.note(format!(
+            "the guest was shut down in {:.1} s, as {} freezes no running machine",
+            started.elapsed().as_secs_f64(),
+            job.driver.name()
+        ));
+        Ok((self.disk(), Rest::none()))
+    }
+
+    /// A machine that runs: one that was shut down boots from what was saved of it.
+    pub async fn awake(self, job: &Job) -> Result<Self, StageError> {
+        if !self.off {
+            return Ok(self);
+        }
+        let saved = self.parent.as_ref().and_then(|key| job.checkpoints.find(key));
+        let saved =
+            saved.ok_or_else(|| StageError::Input("the layer's checkpoint is gone".into()))?;
+        drop(self);
+        job.resume(&saved).await
     }
 
     /// Waits until the last checkpoint counts.

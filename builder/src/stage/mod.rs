@@ -9,6 +9,7 @@
 
 mod boot_loader;
 pub mod capture;
+mod driver;
 pub mod error;
 pub mod generalize;
 pub mod guest;
@@ -98,7 +99,7 @@ impl Job {
         Self {
             build,
             id,
-            checkpoints: Checkpoints::new(&home),
+            checkpoints: Checkpoints::of(&home, driver.as_ref()),
             home,
             events,
             cancel,

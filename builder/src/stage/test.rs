@@ -6,8 +6,8 @@ use super::guest::{Access, Command, Guest, Served};
 use super::{Job, StageError};
 use crate::event::Event;
 use crate::template::model::{Guest as GuestKind, Test};
-use gilt_capture::{ExtraFile, LayoutRequest};
-use gilt_vm::StartFrom;
+use gilt_capture::{ExtraFile, LayoutRequest, OutFormat};
+use gilt_vm::{DiskFormat, StartFrom};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -31,11 +31,15 @@ pub async fn run(job: &Job, captured: Captured) -> Result<Tested, StageError> {
         return Ok(Tested { captured, passed: 0 });
     }
     let access = Access::for_test(TEST_USER)?;
-    let disk = job.run.file("test.qcow2");
-    lay_out(job, &captured, &disk, &access).await?;
+    let (format, extension) = match job.driver.disk_format() {
+        DiskFormat::Vhdx => (OutFormat::Vhdx, "vhdx"),
+        _ => (OutFormat::Qcow2, "qcow2"),
+    };
+    let disk = job.run.file(&format!("test.{extension}"));
+    lay_out(job, &captured, &disk, format, &access).await?;
 
     let served = Served::start(job).await?;
-    let mut spec = job.spec(disk, "test", &served);
+    let mut spec = job.spec(disk, "test", served.reached_ports());
     for disk in &mut spec.disks {
         disk.throw_away_writes = true;
     }
@@ -64,6 +68,7 @@ async fn lay_out(
     job: &Job,
     captured: &Captured,
     disk: &Path,
+    format: OutFormat,
     access: &Access,
 ) -> Result<(), StageError> {
     let (wim, disk) = (captured.wim.clone(), disk.to_path_buf());
@@ -72,6 +77,7 @@ async fn lay_out(
     let keys = format!("{}\n", access.public_key).into_bytes();
     job.blocking(move || {
         let mut request = LayoutRequest::new(&wim, &disk, size, &ticks);
+        request.format = format;
         request.extra_files = vec![ExtraFile {
             path: "/root/.ssh/authorized_keys".into(),
             contents: keys,

@@ -201,6 +201,13 @@ impl Text {
         found
     }
 
+    /// Whether it has a place for `name`.
+    pub fn mentions(&self, name: RuntimeName) -> bool {
+        let mut found = false;
+        self.walk(&mut |piece| found |= matches!(piece, Piece::Runtime(other) if *other == name));
+        found
+    }
+
     /// Part of it is a sensitive variable's value.
     pub fn is_sensitive(&self) -> bool {
         let mut found = false;

@@ -91,6 +91,22 @@ pub fn extent_list(disk: &dyn BlockRead, range: Range<u64>) -> io::Result<Vec<Ex
     Ok(list)
 }
 
+/// Units of `unit_bytes` that may hold something: first, and one past the last, of each run.
+pub(crate) fn data_ranges(disk: &dyn BlockRead, unit_bytes: u64) -> io::Result<Vec<(u64, u64)>> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    disk.extents(0..disk.len_bytes(), &mut |extent| {
+        if matches!(extent.content, ExtentContent::Data { .. }) {
+            let first = extent.offset / unit_bytes;
+            let end = (extent.offset + extent.len_bytes).div_ceil(unit_bytes);
+            match ranges.last_mut() {
+                Some(last) if last.1 >= first => last.1 = last.1.max(end),
+                _ => ranges.push((first, end)),
+            }
+        }
+    })?;
+    Ok(ranges)
+}
+
 impl<T: BlockRead + ?Sized> BlockRead for Arc<T> {
     fn len_bytes(&self) -> u64 {
         (**self).len_bytes()

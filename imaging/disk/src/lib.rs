@@ -38,4 +38,4 @@ pub use qcow2::{Qcow2, write_qcow2};
 pub use raw::Raw;
 pub use slice::Slice;
 pub use vhd::Vhd;
-pub use vhdx::Vhdx;
+pub use vhdx::{Vhdx, write_vhdx};

@@ -47,6 +47,41 @@ fn images_made_by_qemu_read_as_qemu_reads_them() {
     }
 }
 
+#[test]
+fn an_image_we_write_is_equal_and_the_same_disk_is_the_same_file() {
+    let temp = tempfile::tempdir().expect("temp");
+    let folder = temp.path();
+    base_raw(folder);
+    // No multiple of a block, and more blocks than one chunk has.
+    run(folder, "truncate", &["-s", "5000000512", "base.raw"]);
+    let disk = open(folder.join("base.raw")).expect("open");
+    for name in ["ours.vhdx", "again.vhdx"] {
+        gilt_disk::write_vhdx(&*disk.reader(), &folder.join(name)).expect("write");
+    }
+    run(folder, "qemu-img", &["compare", "-f", "raw", "-F", "vhdx", "base.raw", "ours.vhdx"]);
+    let ours = std::fs::read(folder.join("ours.vhdx")).expect("file");
+    assert!(ours.len() < 16 << 20, "zeros are not stored: {}", ours.len());
+    assert!(ours == std::fs::read(folder.join("again.vhdx")).expect("file"));
+    let reread = open(folder.join("ours.vhdx")).expect("open");
+    let mut last = vec![0; 2 * MIB];
+    reread.reader().read_at(40 * MIB as u64, &mut last).expect("read");
+    assert_equal(&last, &noise(2, 2 * MIB), "through our own reader");
+
+    // Another disk is known by another id, and a child of ours by the one it has.
+    std::fs::write(folder.join("other.raw"), noise(9, MIB)).expect("other");
+    let other = open(folder.join("other.raw")).expect("open");
+    gilt_disk::write_vhdx(&*other.reader(), &folder.join("other.vhdx")).expect("write");
+    let id = data_write_id(folder, "ours.vhdx");
+    assert_ne!(id, data_write_id(folder, "other.vhdx"));
+    child_of(folder, "child.avhdx", "ours.vhdx", &id);
+    assert_eq!(open(folder.join("child.avhdx")).expect("open").layers().len(), 2);
+
+    std::fs::write(folder.join("odd.raw"), noise(9, 1000)).expect("odd");
+    let odd = open(folder.join("odd.raw")).expect("open");
+    let error = gilt_disk::write_vhdx(&*odd.reader(), &folder.join("odd.vhdx")).unwrap_err();
+    assert!(error.to_string().contains("whole sectors"), "{error}");
+}
+
 /// A child of `parent` in which 1 MiB block 1 is whole, block 2 is partial (sectors 1 and 100..200 are
 /// its own), block 3 is zero.
 fn child_of(folder: &Path, child: &str, parent: &str, linkage: &str) {

@@ -25,6 +25,10 @@ use tokio_util::io::ReaderStream;
 
 use crate::error::{Error, Result};
 
+/// What the random word in each address begins with, so that an address of a build can be told wherever
+/// it is left.
+pub const SERVED: &str = "gilt-served-";
+
 type Body = BoxBody<Bytes, std::io::Error>;
 
 #[derive(Clone, Debug)]
@@ -54,7 +58,7 @@ impl HttpServer {
         let failed = || Error::io("listen on", host.to_string());
         let listener = TcpListener::bind((host, 0)).await.map_err(failed())?;
         let address = listener.local_addr().map_err(failed())?;
-        let word = uuid::Uuid::new_v4().simple().to_string();
+        let word = format!("{SERVED}{}", uuid::Uuid::new_v4().simple());
         let roots = Arc::new(RwLock::new(BTreeMap::new()));
         let task = tokio::spawn(serve(listener, word.clone(), roots.clone()));
         Ok(Self { address, word, roots, task })

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use crate::{driver::Vm, error::Result};
 
 pub use command::{ExecOutcome, ExitStatus, GuestCommand, GuestShell, Output, OutputSink, quiet};
-pub use http::HttpServer;
+pub use http::{HttpServer, SERVED};
 pub use key::SshKey;
 pub use reboot::{boot_id, restart};
 pub use ssh::{HostKeyPin, Ssh, SshAuth, SshLogin, SshTarget};

@@ -45,6 +45,8 @@ const TRIES_AT_ONCE: usize = 3;
 const AFTER_REFUSAL: Duration = Duration::from_millis(50);
 const SECOND_OPINION: Duration = Duration::from_secs(3);
 const TRIES_AT_ONE_WHO_REFUSED: usize = 4;
+/// How long a guest may hold on to a connection that is gone, and to its ports.
+const PORT_PATIENCE: Duration = Duration::from_secs(30);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(60);
 const KILL_LIMIT: Duration = Duration::from_secs(15);
 
@@ -58,6 +60,8 @@ pub struct SshTarget {
     pub host_key: HostKeyPin,
     /// For how long a refused login is tried again: accounts may come later than sshd.
     pub auth_patience: Duration,
+    /// See [`SshLogin::brings`].
+    pub brings: Vec<u16>,
 }
 
 impl SshTarget {
@@ -68,6 +72,7 @@ impl SshTarget {
             auth,
             host_key: HostKeyPin::default(),
             auth_patience: Duration::from_secs(10),
+            brings: Vec::new(),
         }
     }
 }
@@ -82,6 +87,9 @@ pub struct SshLogin {
     pub host_key: HostKeyPin,
     /// See [`SshTarget::auth_patience`].
     pub auth_patience: Duration,
+    /// Ports of 127.0.0.1 here that the guest finds at the same ports of its own 127.0.0.1, for as long
+    /// as the connection lives: for guests that reach this system in no other way.
+    pub brings: Vec<u16>,
 }
 
 impl SshLogin {
@@ -93,6 +101,7 @@ impl SshLogin {
             guest_port: 22,
             host_key: HostKeyPin::default(),
             auth_patience: Duration::from_secs(10),
+            brings: Vec::new(),
         }
     }
 
@@ -108,6 +117,7 @@ impl SshLogin {
             auth: self.auth.clone(),
             host_key: self.host_key.clone(),
             auth_patience: self.auth_patience,
+            brings: self.brings.clone(),
         })
     }
 }
@@ -194,6 +204,7 @@ impl HostKeyPin {
 struct Handler {
     pin: HostKeyPin,
     refused: Arc<Mutex<Option<String>>>,
+    brings: Vec<u16>,
 }
 
 impl client::Handler for Handler {
@@ -209,6 +220,30 @@ impl client::Handler for Handler {
             *refused = Some(key.fingerprint(Default::default()).to_string());
         }
         Ok(accepted)
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        channel: Channel<client::Msg>,
+        _connected_address: &str,
+        connected_port: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: client::ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        // The guest asks; only what it was given is reached. Dropped, the handle says no.
+        let Some(port) = self.brings.iter().find(|port| u32::from(**port) == connected_port) else {
+            return Ok(());
+        };
+        let at = SocketAddr::from(([127, 0, 0, 1], *port));
+        tokio::spawn(async move {
+            let Ok(mut here) = TcpStream::connect(at).await else { return };
+            reply.accept().await;
+            // Either end may close.
+            let _ = tokio::io::copy_bidirectional(&mut channel.into_stream(), &mut here).await;
+        });
+        Ok(())
     }
 }
 
@@ -243,6 +278,8 @@ enum Refusal {
     Again(String),
     /// The guest knows us not.
     Login(String),
+    /// It lets us in and takes a port of ours not, perhaps since a connection that broke has it still.
+    Port(String),
     /// Another guest answers.
     Stranger(String),
 }
@@ -272,6 +309,7 @@ impl Ssh {
         let deadline = Instant::now() + limit;
         let mut last_seen = String::from("no connection was tried");
         let mut first_refusal: Option<Instant> = None;
+        let mut port_refused: Option<Instant> = None;
         loop {
             let tried = tokio::select! {
                 biased;
@@ -311,6 +349,14 @@ impl Ssh {
                 Err(Refusal::Login(reason)) => {
                     let since = *first_refusal.get_or_insert_with(Instant::now);
                     if since.elapsed() >= target.auth_patience {
+                        return Err(ssh_error(target, reason));
+                    }
+                    last_seen = reason;
+                    Duration::from_secs(1)
+                }
+                Err(Refusal::Port(reason)) => {
+                    let since = *port_refused.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= PORT_PATIENCE {
                         return Err(ssh_error(target, reason));
                     }
                     last_seen = reason;
@@ -638,7 +684,11 @@ async fn try_once(
 ) -> std::result::Result<client::Handle<Handler>, Refusal> {
     let stream = greeted_stream(target.address, last_seen).await;
     let refused = Arc::new(Mutex::new(None));
-    let handler = Handler { pin: target.host_key.clone(), refused: refused.clone() };
+    let handler = Handler {
+        pin: target.host_key.clone(),
+        refused: refused.clone(),
+        brings: target.brings.clone(),
+    };
     let handshake = async {
         let mut handle = client::connect_stream(client_config(), stream, handler)
             .await
@@ -653,7 +703,19 @@ async fn try_once(
             SshAuth::Password(password) => handle.authenticate_password(user, password).await,
         };
         match result {
-            Ok(client::AuthResult::Success) => Ok(handle),
+            Ok(client::AuthResult::Success) => {
+                for port in &target.brings {
+                    let asked = handle.tcpip_forward("127.0.0.1", u32::from(*port)).await;
+                    asked.map_err(|e| {
+                        Refusal::Port(format!(
+                            "the guest's SSH server does not take port {port} for the files of the \
+                             build ({e}): AllowTcpForwarding must not be `no` in its sshd_config, and \
+                             nothing else may listen there"
+                        ))
+                    })?;
+                }
+                Ok(handle)
+            }
             Ok(client::AuthResult::Failure { remaining_methods, .. }) => {
                 Err(Refusal::Login(format!(
                     "the guest refuses the login of {user}; it would take {remaining_methods:?}"

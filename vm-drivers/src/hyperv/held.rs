@@ -25,13 +25,14 @@ pub(super) struct Held {
     path: String,
 }
 
-fn name_of(remote: Option<&Remote>) -> String {
+/// The host a disk is on. Empty for this one.
+pub(super) fn home(remote: Option<&Remote>) -> String {
     remote.map(|remote| format!("{}:{}", remote.host, remote.port)).unwrap_or_default()
 }
 
 impl Held {
     pub(super) fn new(remote: Option<&Remote>, path: &HostPath) -> Self {
-        Self { host: name_of(remote), path: path.to_string() }
+        Self { host: home(remote), path: path.to_string() }
     }
 
     /// The disk's path, if it is on this host.
@@ -40,7 +41,7 @@ impl Held {
             what: format!("{}, which stands for a disk of a Hyper-V host", local.display()),
             reason,
         };
-        if self.host != name_of(remote) {
+        if self.host != home(remote) {
             return Err(malformed(format!(
                 "the disk is on {}",
                 if self.host.is_empty() { "the host itself" } else { &self.host }

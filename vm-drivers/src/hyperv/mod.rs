@@ -37,7 +37,10 @@ use crate::{
     driver::*,
     drivers::DriverEntry,
     error::{Error, Result},
-    spec::{Accelerator, DiskFormat, Display, Firmware, GuestClock, MachineSpec, OnGuestReset},
+    spec::{
+        Accelerator, DiskFormat, DiskInterface, Display, Firmware, GuestClock, MachineSpec,
+        OnGuestReset,
+    },
 };
 
 pub use address::{Address, Remote};
@@ -63,6 +66,7 @@ pub const DRIVER: DriverEntry = DriverEntry {
 pub struct HyperV {
     host: Arc<Host>,
     poll: Duration,
+    swept: Arc<tokio::sync::OnceCell<()>>,
 }
 
 fn unsupported<T>(what: impl Into<String>) -> Result<T> {
@@ -85,14 +89,22 @@ impl HyperV {
             }
         };
         let poll = address.poll.unwrap_or(POLL);
-        Ok(Self { host: Arc::new(Host::new(shell, address)?), poll })
+        Ok(Self { host: Arc::new(Host::new(shell, address)?), poll, swept: Arc::default() })
+    }
+
+    /// What killed gilts left, once in the life of this value.
+    async fn sweep(&self) -> Result<()> {
+        let swept = self.swept.get_or_try_init(|| async {
+            for what in self.clean_up().await? {
+                tracing::warn!(what, "cleaned up a leftover");
+            }
+            Ok::<(), Error>(())
+        });
+        swept.await.copied()
     }
 
     /// What this driver cannot do of a spec.
-    fn check(spec: &MachineSpec, from: StartFrom<'_>) -> Result<()> {
-        if let StartFrom::SavedState(_) = from {
-            return unsupported("resume a saved memory");
-        }
+    fn check_spec(spec: &MachineSpec) -> Result<()> {
         if let Firmware::DirectKernel { .. } = spec.firmware {
             return unsupported("load a Linux kernel itself; boot it from a disk or CD");
         }
@@ -104,6 +116,9 @@ impl HyperV {
         }
         if spec.cpu_model.is_some() {
             return unsupported("give a guest another processor than the host's");
+        }
+        if spec.disks.iter().any(|disk| disk.interface == DiskInterface::Nvme) {
+            return unsupported("give a guest NVMe disks; its own are on IDE or SCSI");
         }
         if matches!(spec.clock, GuestClock::Fixed(_)) {
             return unsupported("give a guest a time of its own");
@@ -197,6 +212,13 @@ impl HyperV {
                     ),
                 });
             }
+            if disk.throw_away_writes && !host.is_held(&disk.path)? {
+                // A copy for this machine alone; it goes with the machine's folder.
+                let copy = folder.join(&format!("throw-away-{at}.vhdx")).map_err(named)?;
+                host.shell.put(&disk.path, &copy).await?;
+                disks.push(DiskSpec { path: copy, slot: *slot });
+                continue;
+            }
             let mut path = host.on_host(&disk.path).await?;
             if disk.throw_away_writes {
                 let extension = path.extension().unwrap_or_default();
@@ -275,7 +297,11 @@ impl VmDriver for HyperV {
         _run_dir: &Path,
         from: StartFrom<'_>,
     ) -> Result<Box<dyn Vm>> {
-        Self::check(spec, from)?;
+        if let StartFrom::SavedState(_) = from {
+            return unsupported("resume a saved memory");
+        }
+        Self::check_spec(spec)?;
+        self.sweep().await?;
         let begun = Instant::now();
         let folder = self.host.machine_folder().await?;
         match self.start_in(spec, &folder).await {
@@ -321,9 +347,21 @@ impl VmDriver for HyperV {
         false
     }
 
+    fn freezes(&self) -> bool {
+        false
+    }
+
+    fn disk_home(&self) -> Option<String> {
+        Some(format!("{NAME}:{}", held::home(self.host.address.remote.as_ref())))
+    }
+
+    fn check(&self, spec: &MachineSpec) -> Result<()> {
+        Self::check_spec(spec)
+    }
+
     async fn host_side(&self) -> Result<HostSide> {
         // The guest reaches its own host; whether it reaches this system nobody here knows.
-        unsupported("serve files to a guest over HTTP; hand them over on a CD")
+        unsupported("tell how a guest reaches this system by itself")
     }
 
     async fn create_disk(&self, path: &Path, format: DiskFormat, size_bytes: u64) -> Result<()> {
@@ -344,7 +382,11 @@ impl VmDriver for HyperV {
         path: &Path,
     ) -> Result<()> {
         if base_format != DiskFormat::Vhdx {
-            return unsupported(format!("lay a disk over {}", base_format.qemu_name()));
+            return unsupported(format!(
+                "lay a disk over {}: {} (qemu-img convert -O vhdx makes a VHDX of it)",
+                base_format.qemu_name(),
+                base.display()
+            ));
         }
         if path.exists() {
             let exists = std::io::Error::from(std::io::ErrorKind::AlreadyExists);

@@ -128,8 +128,21 @@ impl VmDriver for BootFromCd {
     async fn flatten(&self, disk: &Path, to: &Path, format: DiskFormat) -> Result<()> {
         self.driver.flatten(disk, to, format).await
     }
+
     fn disk_format(&self) -> DiskFormat {
         self.driver.disk_format()
+    }
+
+    fn freezes(&self) -> bool {
+        self.driver.freezes()
+    }
+
+    fn disk_home(&self) -> Option<String> {
+        self.driver.disk_home()
+    }
+
+    fn check(&self, spec: &MachineSpec) -> Result<()> {
+        self.driver.check(spec)
     }
 
     async fn host_side(&self) -> Result<HostSide> {

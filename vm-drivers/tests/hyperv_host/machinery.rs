@@ -6,7 +6,10 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -44,7 +47,8 @@ pub struct Running {
 struct Behind {
     vm: Box<dyn Vm>,
     dvds: Vec<Slot>,
-    has_greeted: bool,
+    /// Its SSH server has spoken: the guest has its network up.
+    has_greeted: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -202,7 +206,17 @@ impl Machinery for Real {
             ssh: vm.info().forwarded(22),
         });
         let dvds = machine.dvds.iter().map(|(slot, _)| *slot).collect();
-        self.behind.insert(machine.id.clone(), Behind { vm, dvds, has_greeted: false });
+        let has_greeted = Arc::new(AtomicBool::new(false));
+        if let Some(ssh) = vm.info().forwarded(22) {
+            let (exit, has_greeted) = (vm.exit_watch(), has_greeted.clone());
+            std::thread::spawn(move || {
+                while exit.ended().is_none() && !greets(ssh).unwrap_or(false) {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                has_greeted.store(exit.ended().is_none(), Ordering::SeqCst);
+            });
+        }
+        self.behind.insert(machine.id.clone(), Behind { vm, dvds, has_greeted });
         Ok(())
     }
 
@@ -277,19 +291,17 @@ impl Machinery for Real {
     fn addresses(&mut self, id: &VmId) -> Vec<String> {
         let running = self.running.lock().unwrap();
         let Some(told) = running.iter().find(|machine| machine.id == *id) else { return vec![] };
-        let Some(behind) = self.behind.get_mut(id) else { return vec![] };
-        let (Some(ssh), false) = (told.ssh, behind.has_greeted) else {
-            return if behind.has_greeted { vec![told.address.clone()] } else { vec![] };
-        };
-        // The guest has its network up when it greets.
-        let greets = || -> std::io::Result<bool> {
-            let mut stream = TcpStream::connect_timeout(&ssh, Duration::from_millis(200))?;
-            stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-            let mut greeting = [0; 4];
-            stream.read_exact(&mut greeting)?;
-            Ok(&greeting == b"SSH-")
-        };
-        behind.has_greeted = greets().unwrap_or(false);
-        if behind.has_greeted { vec![told.address.clone()] } else { vec![] }
+        let Some(behind) = self.behind.get(id) else { return vec![] };
+        let known = behind.has_greeted.load(Ordering::SeqCst);
+        if known { vec![told.address.clone()] } else { vec![] }
     }
+}
+
+/// Whether an SSH server speaks. A busy guest takes its time, and one that is not there is silent.
+fn greets(ssh: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&ssh, Duration::from_millis(200))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut greeting = [0; 4];
+    stream.read_exact(&mut greeting)?;
+    Ok(&greeting == b"SSH-")
 }

@@ -145,13 +145,16 @@ pub struct WhyArgs {
     template: TemplateArgs,
     /// The layer, by its name in the template
     layer: String,
+    /// The driver whose checkpoints are looked at; those of QEMU and libvirt are the same
+    #[arg(long, env = "GILT_DRIVER", value_name = "NAME[:ADDRESS]")]
+    driver: Option<String>,
 }
 
 impl WhyArgs {
     fn run(self, context: &Context) -> Result<(), Failure> {
         let resolved = self.template.resolve()?;
         let home = super::home()?;
-        let checkpoints = Checkpoints::new(&home);
+        let checkpoints = super::checkpoints(&home, self.driver.as_deref())?;
         let index = Index { checkpoints: &checkpoints, home: &home };
         let mut reports = Vec::new();
         let mut known = vec![INSTALL.to_owned()];
@@ -259,13 +262,15 @@ impl PruneArgs {
             }
         }
         let home = super::home()?;
-        let checkpoints = Checkpoints::new(&home);
         let limit = self.older_than.map(|age| {
             let limit =
                 jiff::Timestamp::now() - jiff::SignedDuration::try_from(age).unwrap_or_default();
             limit.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
         });
-        let plan = checkpoints.plan_prune(&keep, limit.as_deref())?;
+        let mut plan = Vec::new();
+        for checkpoints in Checkpoints::everywhere(&home)? {
+            plan.extend(checkpoints.plan_prune(&keep, limit.as_deref())?);
+        }
         if !self.dry_run && !plan.is_empty() && builds_run(&home)? {
             return Err(Failure::new(
                 Exit::Host,
@@ -278,7 +283,7 @@ impl PruneArgs {
             let bytes = checkpoint.bytes();
             freed += bytes;
             if !self.dry_run {
-                checkpoints.remove(checkpoint)?;
+                checkpoint.remove()?;
             }
             if !context.json {
                 let record = &checkpoint.record;

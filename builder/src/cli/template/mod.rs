@@ -12,6 +12,7 @@ mod schema;
 mod validate;
 
 use super::{Context, Exit, Failure};
+use crate::checkpoint::Checkpoints;
 use crate::home::Home;
 use crate::lock::{Digests, Lock};
 use crate::plan::{Build, KeyError};
@@ -205,6 +206,14 @@ fn home() -> Result<Home, Failure> {
     })?;
     Home::open(&root).map_err(|error| {
         Failure::new(Exit::Host, anyhow::anyhow!("cannot use {}: {error}", root.display()))
+    })
+}
+
+/// The checkpoints a driver can go on with; without one, those whose disks are files here.
+fn checkpoints(home: &Home, driver: Option<&str>) -> Result<Checkpoints, Failure> {
+    Ok(match driver {
+        None => Checkpoints::new(home),
+        Some(driver) => Checkpoints::of(home, crate::pipeline::driver(driver)?.as_ref()),
     })
 }
 

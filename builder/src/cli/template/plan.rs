@@ -1,7 +1,7 @@
 //! `gilt plan`.
 
 use super::TemplateArgs;
-use crate::checkpoint::{Checkpoints, Index};
+use crate::checkpoint::Index;
 use crate::cli::{Context, Failure};
 use crate::plan::{Build, Decision, Plan, PlanOptions, plan};
 use clap::Args;
@@ -13,13 +13,16 @@ use std::fmt::Write;
 pub struct PlanArgs {
     #[command(flatten)]
     template: TemplateArgs,
+    /// The driver whose checkpoints are looked at; those of QEMU and libvirt are the same
+    #[arg(long, env = "GILT_DRIVER", value_name = "NAME[:ADDRESS]")]
+    driver: Option<String>,
 }
 
 impl PlanArgs {
     pub fn run(self, context: &Context) -> Result<(), Failure> {
         let resolved = self.template.resolve()?;
         let home = super::home()?;
-        let checkpoints = Checkpoints::new(&home);
+        let checkpoints = super::checkpoints(&home, self.driver.as_deref())?;
         let index = Index { checkpoints: &checkpoints, home: &home };
         let plans: Vec<Plan> = resolved
             .builds

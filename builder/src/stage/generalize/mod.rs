@@ -7,7 +7,7 @@ use super::guest::Command;
 use super::machine::Machine;
 use super::windows;
 use super::{Job, StageError};
-use crate::checkpoint::{self, Record};
+use crate::checkpoint::Record;
 use crate::template::model::Guest as GuestKind;
 use gilt_vm::ExitReason;
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ pub fn script(guest: GuestKind) -> String {
 
 /// A powered-off disk that was proven to hold nothing of the build. Only this stage makes one.
 pub struct Generalized {
+    /// A file here, also where machines run on disks elsewhere.
     disk: PathBuf,
     /// What was proven gone; the test of the captured image looks for it again.
     public_keys: Vec<String>,
@@ -42,12 +43,14 @@ impl Generalized {
 }
 
 /// The result of an earlier build, if it is still there.
-pub fn kept(job: &Job, key: &str) -> Option<Generalized> {
-    let found = job.checkpoints.find(key)?;
-    Some(Generalized { disk: found.disk(), public_keys: vec![found.record.public_key.clone()] })
+pub async fn kept(job: &Job, key: &str) -> Result<Option<Generalized>, StageError> {
+    let Some(found) = job.checkpoints.find(key) else { return Ok(None) };
+    let disk = job.bytes_of(&found.disk()).await?;
+    Ok(Some(Generalized { disk, public_keys: vec![found.record.public_key.clone()] }))
 }
 
-pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generalized, StageError> {
+pub async fn run(job: &Job, machine: Machine, key: &str) -> Result<Generalized, StageError> {
+    let mut machine = machine.awake(job).await?;
     let started = std::time::Instant::now();
     let options = &job.build.spec.generalize;
     let keep: Vec<String> = options.keep.iter().map(|trace| trace.as_str().to_owned()).collect();
@@ -69,18 +72,19 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
     let disk = machine.disk();
     let access = machine.guest.access.clone();
     let access_ours = access.is_ours();
-    let host_url = machine.guest.served.any_port();
+    let host_url = machine.guest.served.trace();
     let parent = machine.parent.clone();
     drop(machine);
     job.take_live();
 
     let public_keys = vec![access.public_key.clone()];
+    let flat = job.bytes_of(&disk).await?;
     match job.build.spec.guest {
         GuestKind::Linux => {
-            prove(job, disk.clone(), build_user, public_keys.clone(), host_url, keep).await?
+            prove(job, flat.clone(), build_user, public_keys.clone(), host_url, keep).await?
         }
         GuestKind::Windows => {
-            prove_windows(job, disk.clone(), build_user, public_keys.clone()).await?
+            prove_windows(job, flat.clone(), build_user, public_keys.clone()).await?
         }
     }
 
@@ -88,7 +92,7 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
         .home
         .staging_dir(&job.id, key)
         .map_err(StageError::io("make a folder for the generalized disk"))?;
-    std::fs::rename(&disk, staging.join(checkpoint::DISK))
+    std::fs::rename(&disk, staging.join(job.checkpoints.disk_name()))
         .map_err(StageError::io("keep the generalized disk"))?;
     let record = Record {
         format: 0,
@@ -110,7 +114,8 @@ pub async fn run(job: &Job, mut machine: Machine, key: &str) -> Result<Generaliz
                 .map_err(StageError::io("keep the generalized disk"))
         })
         .await?;
-    Ok(Generalized { disk: saved.disk(), public_keys })
+    let disk = if flat == disk { saved.disk() } else { flat };
+    Ok(Generalized { disk, public_keys })
 }
 
 async fn linux(job: &Job, machine: &mut Machine, keep: &[String]) -> Result<(), StageError> {

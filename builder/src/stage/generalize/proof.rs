@@ -24,7 +24,7 @@ pub struct Traces<'a> {
     pub public_keys: &'a [String],
     /// Values of sensitive variables and other secrets.
     pub secrets: &'a [Vec<u8>],
-    /// How guests reached the build's file server: `http://10.0.2.2:`.
+    /// What addresses of the build's file server have in them: `http://10.0.2.2:`.
     pub host_url: &'a str,
     /// Steps the template keeps (`generalize: {keep: […]}`).
     pub keep: &'a [String],

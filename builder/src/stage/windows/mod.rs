@@ -10,6 +10,8 @@ mod remote;
 mod restart;
 pub mod update;
 
+pub use restart::SHUT_DOWN;
+
 use rand::RngExt as _;
 
 /// A password that meets every policy of Windows: 28 characters, four kinds.

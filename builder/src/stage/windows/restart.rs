@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 /// `/d p:4:1`: planned, an application's installation.
 pub const RESTART: &str = "shutdown.exe /r /t 0 /f /d p:4:1";
+/// Not the hybrid kind, which would keep the kernel's memory on the disk.
+pub const SHUT_DOWN: &str = "shutdown.exe /s /t 0 /f /d p:4:1";
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at a guest that still works.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -115,7 +117,9 @@ impl Guest {
             ) {}
         };
         // Windows may first work on updates for long; a guest that never resets is found below.
-        let _ = tokio::time::timeout_at(deadline, reset).await;
+        if vm.tells_resets() {
+            let _ = tokio::time::timeout_at(deadline, reset).await;
+        }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             self.way_in = Some(self.login.connect(vm, left).await?);

@@ -29,6 +29,8 @@ pub use extra::ExtraFile;
 pub enum OutFormat {
     Raw,
     Qcow2,
+    /// A dynamic one.
+    Vhdx,
 }
 
 /// What makes the disk boot.
@@ -150,14 +152,12 @@ pub fn layout(request: &LayoutRequest<'_>) -> Result<LaidOut> {
         OutFormat::Raw => raw,
         OutFormat::Qcow2 => {
             let image = partial.path("qcow2");
-            let disk = gilt_disk::open_with(
-                &raw,
-                &gilt_disk::OpenOptions {
-                    format: Some(gilt_disk::Format::Raw),
-                    ..Default::default()
-                },
-            )?;
-            gilt_disk::write_qcow2(&*disk.reader(), &image)?;
+            gilt_disk::write_qcow2(&*open_raw(&raw)?.reader(), &image)?;
+            image
+        }
+        OutFormat::Vhdx => {
+            let image = partial.path("vhdx");
+            gilt_disk::write_vhdx(&*open_raw(&raw)?.reader(), &image)?;
             image
         }
     };
@@ -168,6 +168,11 @@ pub fn layout(request: &LayoutRequest<'_>) -> Result<LaidOut> {
         root,
         root_uuid: uuid::Uuid::from_bytes(root_uuid).to_string(),
     })
+}
+
+fn open_raw(path: &Path) -> Result<gilt_disk::Disk> {
+    let format = Some(gilt_disk::Format::Raw);
+    Ok(gilt_disk::open_with(path, &gilt_disk::OpenOptions { format, ..Default::default() })?)
 }
 
 /// Every id of the disk, from one seed.
@@ -278,7 +283,7 @@ impl PartialDisk {
 impl Drop for PartialDisk {
     fn drop(&mut self) {
         // The one that was renamed is no longer there.
-        for kind in ["raw", "qcow2"] {
+        for kind in ["raw", "qcow2", "vhdx"] {
             let _ = std::fs::remove_file(self.path(kind));
         }
     }

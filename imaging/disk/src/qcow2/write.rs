@@ -4,7 +4,7 @@
 //! header │ L1 │ data clusters in disk order │ L2 tables │ refcount blocks │ refcount table
 //! ```
 
-use crate::block::{BlockRead, ExtentContent};
+use crate::block::{BlockRead, data_ranges};
 use crate::error::{DiskError, Result};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -32,17 +32,7 @@ fn write(disk: &dyn BlockRead, file: File) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, file);
     out.seek(SeekFrom::Start(next * CLUSTER))?;
 
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    disk.extents(0..disk.len_bytes(), &mut |extent| {
-        if matches!(extent.content, ExtentContent::Data { .. }) {
-            let first = extent.offset / CLUSTER;
-            let end = (extent.offset + extent.len_bytes).div_ceil(CLUSTER);
-            match ranges.last_mut() {
-                Some(last) if last.1 >= first => last.1 = last.1.max(end),
-                _ => ranges.push((first, end)),
-            }
-        }
-    })?;
+    let ranges = data_ranges(disk, CLUSTER)?;
     let mut buf = vec![0; READ_BYTES as usize];
     for (first, end) in ranges {
         let mut at = first;

@@ -9,32 +9,32 @@ use crate::partition::Guid;
 use std::collections::HashMap;
 
 pub const MAGIC: &[u8; 8] = b"vhdxfile";
-const HEADERS_AT: [u64; 2] = [64 << 10, 128 << 10];
-const REGIONS_AT: [u64; 2] = [192 << 10, 256 << 10];
-const REGION_TABLE: usize = 64 << 10;
+pub(super) const HEADERS_AT: [u64; 2] = [64 << 10, 128 << 10];
+pub(super) const REGIONS_AT: [u64; 2] = [192 << 10, 256 << 10];
+pub(super) const REGION_TABLE: usize = 64 << 10;
 const MAX_REGIONS: u32 = 2047;
 const MAX_METADATA_ITEMS: u16 = 2047;
 /// [MS-VHDX] 2.6.1: an item has at most 1 MiB.
 const MAX_ITEM: u32 = 1 << 20;
-const MAX_DISK_BYTES: u64 = 64 << 40;
+pub(super) const MAX_DISK_BYTES: u64 = 64 << 40;
 
 const fn id(a: u32, b: u16, c: u16, rest: [u8; 8]) -> [u8; 16] {
     Guid::from_fields(a, b, c, rest).0
 }
 
-const BAT: [u8; 16] =
+pub(super) const BAT: [u8; 16] =
     id(0x2DC2_7766, 0xF623, 0x4200, [0x9D, 0x64, 0x11, 0x5E, 0x9B, 0xFD, 0x4A, 0x08]);
-const METADATA: [u8; 16] =
+pub(super) const METADATA: [u8; 16] =
     id(0x8B7C_A206, 0x4790, 0x4B9A, [0xB8, 0xFE, 0x57, 0x5F, 0x05, 0x0F, 0x88, 0x6E]);
-const FILE_PARAMETERS: [u8; 16] =
+pub(super) const FILE_PARAMETERS: [u8; 16] =
     id(0xCAA1_6737, 0xFA36, 0x4D43, [0xB3, 0xB6, 0x33, 0xF0, 0xAA, 0x44, 0xE7, 0x6B]);
-const DISK_SIZE: [u8; 16] =
+pub(super) const DISK_SIZE: [u8; 16] =
     id(0x2FA5_4224, 0xCD1B, 0x4876, [0xB2, 0x11, 0x5D, 0xBE, 0xD8, 0x3B, 0xF4, 0xB8]);
-const DISK_ID: [u8; 16] =
+pub(super) const DISK_ID: [u8; 16] =
     id(0xBECA_12AB, 0xB2E6, 0x4523, [0x93, 0xEF, 0xC3, 0x09, 0xE0, 0x00, 0xC7, 0x46]);
-const LOGICAL_SECTOR: [u8; 16] =
+pub(super) const LOGICAL_SECTOR: [u8; 16] =
     id(0x8141_BF1D, 0xA96F, 0x4709, [0xBA, 0x47, 0xF2, 0x33, 0xA8, 0xFA, 0xAB, 0x5F]);
-const PHYSICAL_SECTOR: [u8; 16] =
+pub(super) const PHYSICAL_SECTOR: [u8; 16] =
     id(0xCDA3_48C7, 0x445D, 0x4471, [0x9C, 0xC9, 0xE9, 0x88, 0x52, 0x51, 0xC5, 0x56]);
 const PARENT_LOCATOR: [u8; 16] =
     id(0xA8D3_5F2D, 0xB30B, 0x454D, [0xAB, 0xF7, 0xD3, 0xD8, 0x48, 0x34, 0xAB, 0x0C]);

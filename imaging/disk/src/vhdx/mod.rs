@@ -1,4 +1,4 @@
-//! VHDX: fixed, dynamic and differencing (AVHDX), read-only ([MS-VHDX]).
+//! VHDX: fixed, dynamic and differencing (AVHDX), read-only ([MS-VHDX]); and fresh dynamic ones, written.
 //!
 //! ```text
 //! guest offset ─ block ─ BAT entry ─ not present: parent or zeros │ zero │ fully present │ partially present:
@@ -8,8 +8,10 @@
 
 mod header;
 mod log;
+mod write;
 
 pub use header::{Header, MAGIC};
+pub use write::write_vhdx;
 
 use crate::block::{BlockRead, Extent, ExtentContent, check_range};
 use crate::bytes::le64;

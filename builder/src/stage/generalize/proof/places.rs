@@ -124,8 +124,8 @@ const SETTING_MAX_BYTES: u64 = 1 << 20;
 const BUILD_ADDRESS: &str = "10.0.2.15";
 pub const BUILD_DNS: &str = "10.0.2.3";
 
-/// Traces of the build that no image may have, whatever it keeps. `host_url` is how the build's
-/// guests reach its file server: `http://10.0.2.2:`.
+/// Traces of the build that no image may have, whatever it keeps. `host_url` is in every
+/// address of the build's file server: `http://10.0.2.2:`.
 pub fn of_the_build(
     tree: &Tree,
     contents: &dyn ContentSource,
