@@ -55,7 +55,7 @@ fn change_time(file: &impl std::os::windows::io::AsRawHandle) -> io::Result<i64>
         FILE_BASIC_INFO, FileBasicInfo, GetFileInformationByHandleEx,
     };
     let mut info = FILE_BASIC_INFO::default();
-    let size = u32::try_from(size_of_val(&info)).unwrap_or_default();
+    let size = size_of::<FILE_BASIC_INFO>() as u32;
     // SAFETY: the handle is open while `file` is borrowed, and the kernel writes at most `size`
     // bytes of a plain struct that lives past the call.
     let done = unsafe {

@@ -161,7 +161,10 @@ async fn base_disk(job: &Job, base: PathBuf) -> Result<(PathBuf, DiskFormat), St
             }
             [Format::Raw, ..] => Ok((base, DiskFormat::Raw)),
             [Format::Qcow2, ..] => Ok((base, DiskFormat::Qcow2)),
-            _ => Err(StageError::Input(format!("{}: not a qcow2 or raw disk", base.display()))),
+            _ => Err(StageError::Input(format!(
+                "{}: not a qcow2 or raw disk; qemu-img convert -O qcow2 makes one of it",
+                base.display()
+            ))),
         }
     })
     .await

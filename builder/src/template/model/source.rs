@@ -13,7 +13,7 @@ one_key! {
     pub enum Start {
         /// An installer's medium; the guest installs itself on an empty disk.
         Iso("iso", Medium),
-        /// A disk with an installed system: qcow2, VHDX or raw, told apart by content.
+        /// A disk with an installed system: qcow2 or raw, on Hyper-V also VHDX, told apart by content.
         Disk("disk", Medium),
     }
 }
