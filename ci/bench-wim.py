@@ -11,6 +11,8 @@ import statistics
 import sys
 import time
 
+import bench_memory
+
 MORE_TO_DO = 75
 
 
@@ -72,6 +74,7 @@ class Bench:
                 continue
             if row.output:
                 remove(row.output)
+            bench_memory.fill(self.work)
             measured[who].append(run(command))
             if row.output and os.path.isfile(row.output):
                 measured["sizes"][who] = os.path.getsize(row.output)
